@@ -1,0 +1,66 @@
+# Sluice. `make help` lists what there is; every target sets up whatever it lacks, from the module proxy and nothing else.
+
+SHELL       := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+FUZZTIME ?= 60s
+ARGS     ?=
+AGAINST  ?= .git\#branch=main
+
+.PHONY: help dev build test bench soak fuzz generate lint lint-go lint-proto breaking tools drift kube unit clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: build ## build and run the gateway with an embedded cluster and issuer (ARGS='--token-ttl 5m')
+	@exec bin/sluice dev $(ARGS)
+
+build: ## build bin/sluice
+	go build -trimpath -o bin/sluice ./cmd/sluice
+
+test: ## set up whatever is missing, then run every check and every test
+	@tools/steps.sh \
+	  'tools=$(MAKE) tools' \
+	  'generated code=tools/drift.sh' \
+	  'protocol lint=$(MAKE) lint-proto' \
+	  'Go lint=tools/lint.sh' \
+	  'etcd and kube-apiserver=$(MAKE) kube' \
+	  'tests=tools/test.sh'
+
+unit: ## run the Go tests alone
+	@tools/test.sh
+
+bench: ## measure the gateway beside direct watches and a naive bridge (ARGS go to it)
+	go run ./bench $(ARGS)
+
+soak: ## run the long tests: those named Soak, behind the build tag soak
+	@SLUICE_SOAK=1 TEST_TIMEOUT=60m tools/test.sh -tags soak -run Soak -count 1
+
+fuzz: ## run every fuzz target for FUZZTIME (60s)
+	@FUZZTIME='$(FUZZTIME)' tools/fuzz.sh
+
+generate: ## generate gen/ from proto/
+	"$$(tools/build.sh buf)" generate
+
+lint: lint-proto lint-go ## lint the protocol and the Go code
+
+lint-go:
+	@tools/lint.sh $(ARGS)
+
+lint-proto:
+	@buf=$$(tools/build.sh buf); "$$buf" lint; "$$buf" format --diff --exit-code
+
+breaking: ## report what would break against AGAINST (a buf input, default the main branch)
+	-"$$(tools/build.sh buf)" breaking --against '$(AGAINST)'
+
+tools: ## build the pinned tools into the user's cache
+	@tools/setup.sh
+	@for tool in buf golangci-lint grpcurl; do tools/build.sh $$tool; done
+
+kube: ## build etcd and kube-apiserver, which the tests run against, into the user's cache
+	@go run ./test/kube/cmd/kube build
+
+clean: ## remove what was built here (not the cache)
+	rm -rf bin dist

@@ -1,0 +1,18 @@
+// Package data is what crosses between a bridge and the mux, so that neither has to know the other.
+package data
+
+import sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+
+// Piece is a message of an upstream, or a part of one: what one Data frame carries.
+type Piece struct {
+	// Bytes is the payload. It is only borrowed: whoever keeps it copies it.
+	Bytes []byte
+	// Stream tells apart the streams within a channel.
+	Stream sluicev1.Stream
+	// Text says that Bytes is valid UTF-8 and is to be sent as text.
+	Text bool
+	// More says that the message goes on in the next piece.
+	More bool
+	// Cursor is where the channel can be opened again after this piece; empty where it cannot.
+	Cursor string
+}

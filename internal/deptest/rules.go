@@ -1,0 +1,166 @@
+package deptest
+
+// Import paths that several rules name.
+const (
+	grpc       = "google.golang.org/grpc"
+	codes      = grpc + "/codes" // the words of internal/status: constants; no transport comes with them
+	protobuf   = "google.golang.org/protobuf"
+	kubernetes = "k8s.io"
+	rpcDetails = "google.golang.org/genproto/googleapis/rpc"
+	messages   = "gen"
+	prometheus = "github.com/prometheus/client_golang"
+)
+
+// Rules is the direction of every import of the repository's packages, tests excepted: a test may bring together what
+// the product keeps apart.
+var Rules = []Rule{
+	{
+		Package: messages,
+		Others:  []string{grpc, protobuf},
+		Because: "generated code knows the messages and nothing of ours",
+	},
+	{
+		Package: "internal/status",
+		Ours:    []string{messages},
+		Others:  []string{codes, grpc + "/status", protobuf, rpcDetails},
+		Because: "every package shares the error type, so it may drag nothing along",
+		Bans: []Ban{
+			{kubernetes, "a Kubernetes Status is data of ours, so that mux and client need no Kubernetes library to carry one"},
+			{grpc, "mapping a status needs the codes and the status of gRPC, not its transport"},
+		},
+	},
+	{
+		Package: "internal/data",
+		Ours:    []string{messages, "internal/status"},
+		Others:  []string{protobuf, grpc + "/mem"},
+		Because: "mux and bridge share what a channel carries through it, so it knows neither of them",
+	},
+	{
+		Package: "internal/websocket",
+		Ours:    []string{messages, "internal/status", "internal/data"},
+		Others:  []string{codes, "github.com/gorilla/websocket"},
+		Because: "it frames bytes of RFC 6455 and knows nothing of channels, clusters or callers",
+	},
+	{
+		Package: "mux",
+		Ours:    []string{messages, "internal/status", "internal/data"},
+		Others:  []string{codes, protobuf},
+		Because: "the mux turns one ordered link into channels, for any link, on either end",
+		Bans: []Ban{
+			{grpc, "a link may be a gRPC stream, a browser's pair of calls or a WebSocket: the adapter lives with the transport"},
+			{"bridge", "mux and bridge do not know each other: bridge declares the Channel it needs, mux satisfies it, server introduces them"},
+			{"auth", "who the caller is was settled before a channel exists; no frame can change it"},
+			{kubernetes, "Kubernetes libraries live in cluster and bridge alone"},
+		},
+	},
+	{
+		Package: "auth",
+		Ours:    []string{messages, "internal/status"},
+		Others:  []string{codes, "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "golang.org/x/sync", "golang.org/x/time"},
+		Because: "auth turns a credential into a principal, whatever door it came through and wherever it leads",
+		Bans: []Ban{
+			{grpc, "the doors read metadata and headers and pass the credential on; all of them share one Authenticate"},
+			{kubernetes, "Kubernetes libraries live in cluster and bridge alone"},
+			{"internal/issuer", "the issuer of dev and of tests can sign anything: production code must not be able to reach it"},
+		},
+	},
+	{
+		Package: "cluster",
+		Ours:    []string{messages, "auth", "internal/status"},
+		Others:  []string{codes, kubernetes, "golang.org/x/sync", "sigs.k8s.io/yaml"},
+		Because: "cluster answers where an upstream is and which credential it gets, and dials nothing for anyone",
+		Bans: []Ban{
+			{"bridge", "bridge asks cluster, never the other way"},
+			{grpc, "what a cluster is does not depend on how its user reached the gateway"},
+		},
+	},
+	{
+		Package: "bridge",
+		Ours:    []string{messages, "internal/status", "internal/data", "internal/websocket", "cluster", "auth"},
+		Others:  []string{codes, kubernetes, protobuf, "github.com/gorilla/websocket", "golang.org/x/sync", "golang.org/x/time"},
+		Because: "bridge joins a channel to its upstream and knows no door, no session and no transport of frames",
+		Bans: []Ban{
+			{"mux", "mux and bridge do not know each other: bridge declares the Channel it needs, mux satisfies it, server introduces them"},
+			{grpc, "a channel may have arrived by any link, so no pump may depend on gRPC"},
+		},
+	},
+	{
+		Package: "server",
+		Ours:    []string{messages, "mux", "auth", "cluster", "bridge", "replica", "internal/status", "internal/data", "internal/websocket"},
+		Others: []string{
+			grpc, protobuf, rpcDetails, prometheus, "github.com/grpc-ecosystem/go-grpc-middleware",
+			"golang.org/x/sync", "golang.org/x/time", "golang.org/x/net",
+		},
+		Because: "server offers the services and joins channels to bridges; what it is made of is decided in cmd/sluice",
+		Bans: []Ban{
+			{"client", "server and client agree through proto/SPEC.md, not through shared code"},
+			{kubernetes, "Kubernetes libraries live in cluster and bridge alone"},
+			{"internal/kubetest", "the embedded cluster is what dev points the gateway at, not part of the gateway"},
+			{"internal/issuer", "the issuer of dev and of tests can sign anything: production code must not be able to reach it"},
+		},
+	},
+	{
+		Package: "client",
+		Ours:    []string{messages, "mux", "internal/status", "internal/data"},
+		Others:  []string{grpc, protobuf, rpcDetails, "golang.org/x/sync"},
+		Because: "the SDK is what others link into their programs: gRPC and the messages, no more",
+		Bans: []Ban{
+			{kubernetes, "a caller of the SDK chooses its own version of client-go, or none"},
+			{"server", "server and client agree through proto/SPEC.md, not through shared code"},
+			{"bridge", "upstreams are the gateway's business"},
+			{"cluster", "clusters are names to a client"},
+		},
+	},
+	{
+		Package: "cmd/sluice",
+		Ours: []string{
+			messages, "mux", "auth", "cluster", "bridge", "replica", "server", "client",
+			"internal/status", "internal/issuer", "internal/kubetest",
+		},
+		Others: []string{
+			grpc, protobuf, prometheus, "github.com/spf13/cobra", "github.com/spf13/pflag", "sigs.k8s.io/yaml",
+			"golang.org/x/sync",
+		},
+		Because: "the command reads flags and configuration and wires the packages; what it needs beyond that belongs in one of them",
+		Bans: []Ban{
+			{kubernetes, "Kubernetes libraries live in cluster and bridge alone; what the command must ask of a cluster, cluster offers"},
+		},
+	},
+	{
+		Package: "internal/issuer",
+		Others:  []string{"github.com/go-jose/go-jose/v4"},
+		Because: "the issuer is a stranger to the gateway, as a real one is",
+	},
+	{
+		Package: "internal/kubetest",
+		Ours:    []string{"internal/status", "internal/issuer"},
+		Others:  []string{codes, "github.com/gorilla/websocket", "github.com/go-jose/go-jose/v4", "github.com/coreos/go-oidc/v3"},
+		Because: "an API server that shared code with the gateway would share its mistakes",
+	},
+	{
+		Package: "internal/source",
+		Because: "it reads files",
+	},
+	{
+		Package: "internal/deptest",
+		Ours:    []string{"internal/source"},
+		Because: "a rule about imports needs none of the packages it is about",
+	},
+	{
+		Package: "internal/houserules",
+		Ours:    []string{"internal/source"},
+		Because: "a rule about the tree needs none of the packages it is about",
+	},
+	{
+		Package: "test",
+		Ours:    []string{Everything},
+		Others:  []string{Everything},
+		Because: "what only tests use may use everything",
+	},
+	{
+		Package: "bench",
+		Ours:    []string{Everything},
+		Others:  []string{Everything},
+		Because: "what only measures may use everything",
+	},
+}

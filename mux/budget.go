@@ -1,0 +1,88 @@
+package mux
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Budget bounds the bytes that channels hold to be sent or acknowledged. Budgets nest: a session's draws on the process's. Nothing is ever
+// refused or dropped for a budget: who is over it stops reading its source. A Budget is safe for concurrent use.
+type Budget struct {
+	// Immutable after NewBudget.
+	parent *Budget
+	limit  int64
+
+	held atomic.Int64
+
+	mu      sync.Mutex
+	waiting chan struct{} // closed when room has come back; nil while nobody waits. Guarded by mu.
+}
+
+// NewBudget makes a budget of limit bytes within parent, which may be nil.
+func NewBudget(limit int, parent *Budget) *Budget {
+	return &Budget{parent: parent, limit: int64(limit)}
+}
+
+// Held is how many bytes are charged.
+func (b *Budget) Held() int { return int(b.held.Load()) }
+
+// room is how many bytes a channel that holds own may still take. From half of the limit on, the bytes that one channel may hold shrink, from
+// most down to a single frame, so that the largest buffers stop growing first and no channel stops altogether.
+func (b *Budget) room(own, most int) int {
+	room := most - own
+	for ; b != nil; b = b.parent {
+		held, half := b.held.Load(), b.limit/2
+		if held <= half {
+			continue
+		}
+		left := max(b.limit-held, 0)
+		share := int(int64(most) * left / max(b.limit-half, 1))
+		room = min(room, share-own)
+	}
+	return room
+}
+
+func (b *Budget) charge(n int) {
+	for ; b != nil; b = b.parent {
+		b.held.Add(int64(n))
+	}
+}
+
+// release gives n bytes back and wakes who waits, once less than three quarters are held.
+func (b *Budget) release(n int) {
+	for ; b != nil; b = b.parent {
+		if b.held.Add(-int64(n)) <= b.limit*3/4 {
+			b.wake()
+		}
+	}
+}
+
+func (b *Budget) wake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting != nil {
+		close(b.waiting)
+		b.waiting = nil
+	}
+}
+
+// tightest is the budget, of b and its parents, that leaves the least room.
+func (b *Budget) tightest() *Budget {
+	t := b
+	for p := b; p != nil; p = p.parent {
+		if p.limit-p.held.Load() < t.limit-t.held.Load() {
+			t = p
+		}
+	}
+	return t
+}
+
+// freed is closed when room has come back. Ask for it before checking room again, or a release in between is missed.
+func (b *Budget) freed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting == nil {
+		b.waiting = make(chan struct{})
+	}
+	return b.waiting
+}

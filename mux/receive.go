@@ -1,0 +1,229 @@
+package mux
+
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/status"
+)
+
+// receiver is the incoming direction of a channel: it puts frames in order, gives credit, and keeps what the caller has not taken.
+// A receiver has no lock; its channel has.
+type receiver struct {
+	channel uint32
+	plain   bool
+
+	seq    uint64 // highest number received
+	cost   uint64 // cumulative cost up to and with seq
+	bytes  uint64 // cumulative payload of Data
+	holed  bool   // a hole ended a link since the last progress
+	cursor string // the last one received
+
+	taken     uint64 // highest number consumed
+	takenCost uint64 // cumulative cost up to and with taken
+	ackedSeq  uint64 // as of the last Ack
+	ackedCost uint64
+	window    uint64 // the credit that each Ack gives after its number
+	bare      int    // frames without payload that are not consumed
+
+	inbox   []Event // complete and not taken, oldest first
+	unused  int     // events that are in the inbox or in the caller's hands
+	partial []byte  // the beginning of a message
+	// The last piece of partial, consumed as soon as everything before it is: acknowledgements are cumulative.
+	pieceSeq, pieceCost uint64
+	limit   int     // bytes of the largest message that is put together
+}
+
+// order is what becomes of a frame by its number.
+type order uint8
+
+const (
+	inOrder order = iota
+	duplicate
+	hole
+)
+
+// place says what a number means here. In a plain session a client's frames are numbered as they come.
+func (r *receiver) place(seq uint64) order {
+	switch {
+	case r.plain && seq == 0, seq == r.seq+1:
+		return inOrder
+	case seq <= r.seq:
+		return duplicate
+	}
+	return hole
+}
+
+// count takes the next number for a frame of n payload bytes.
+func (r *receiver) count(n int) {
+	r.seq++
+	r.cost += uint64(n) + FrameCost
+	r.holed = false
+}
+
+// data takes a Data frame that is in order. The event is complete when ok; otherwise the message goes on.
+func (r *receiver) data(f *frame) (ev Event, ok bool, err error) {
+	n := uint64(len(f.payload))
+	r.count(len(f.payload))
+	r.bytes += n
+	switch {
+	case r.plain && r.cost > r.granted():
+		return ev, false, status.Limit("limits.plain_bytes",
+			"channel %d: %d bytes are not written yet; begin the session with Hello to have flow control", r.channel, r.cost-r.takenCost)
+	case r.cost > r.granted():
+		return ev, false, status.Violation("channel %d: Data %d is %d bytes past the window", r.channel, r.seq, r.cost-r.granted())
+	case n > LargePiece:
+		return ev, false, status.Violation("channel %d: Data %d carries %d bytes, more than %d", r.channel, r.seq, n, LargePiece)
+	}
+	if len(f.cursor) > 0 && string(f.cursor) != r.cursor {
+		r.cursor = string(f.cursor)
+	}
+	ev = Event{Kind: EventData, Seq: r.seq, Stream: f.stream, Text: f.text, Data: f.payload}
+	if len(f.cursor) > 0 {
+		ev.Cursor = r.cursor
+	}
+	if !f.more && len(r.partial) == 0 {
+		return ev, true, nil
+	}
+	if len(r.partial)+len(f.payload) > r.limit {
+		return ev, false, status.Limit("limits.message_bytes", "channel %d: a message is longer than %d bytes", r.channel, r.limit)
+	}
+	r.partial = append(r.partial, f.payload...)
+	if f.more {
+		r.pieceSeq, r.pieceCost = r.seq, r.cost
+		if r.unused == 0 {
+			r.consume(r.seq, r.cost)
+		}
+		return ev, false, nil
+	}
+	ev.Data, r.partial = r.partial, nil
+	ev.owned = true
+	return ev, true, nil
+}
+
+// message takes a sequenced frame without payload that is in order.
+func (r *receiver) message(k EventKind, body proto.Message) (Event, error) {
+	r.count(0)
+	if r.bare++; r.bare > MaxBare && !r.plain {
+		return Event{}, status.Violation("channel %d: more than %d frames without payload are unacknowledged", r.channel, MaxBare)
+	}
+	return Event{Kind: k, Seq: r.seq, Message: body, bare: true}, nil
+}
+
+// granted is the cumulative cost that the sender's Data may reach.
+func (r *receiver) granted() uint64 {
+	if r.plain {
+		return r.takenCost + r.window
+	}
+	return r.ackedCost + r.window
+}
+
+// keep puts an event in the inbox, with its own copy of the payload.
+func (r *receiver) keep(ev Event) {
+	if !ev.owned && len(ev.Data) > 0 {
+		ev.Data = append([]byte(nil), ev.Data...)
+		ev.owned = true
+	}
+	ev.cost = r.cost
+	r.inbox = append(r.inbox, ev)
+	r.unused++
+}
+
+// first takes the oldest event out of the inbox.
+func (r *receiver) first() (Event, bool) {
+	if len(r.inbox) == 0 {
+		return Event{}, false
+	}
+	ev := r.inbox[0]
+	r.inbox[0] = Event{}
+	if r.inbox = r.inbox[1:]; len(r.inbox) == 0 {
+		r.inbox = nil
+	}
+	return ev, true
+}
+
+// used marks an event of the inbox as consumed, and with it everything before.
+func (r *receiver) used(ev *Event) {
+	r.unused--
+	if ev.bare {
+		r.bare--
+	}
+	r.consume(ev.Seq, ev.cost)
+	if r.unused == 0 {
+		r.consume(r.pieceSeq, r.pieceCost)
+	}
+}
+
+// consume marks everything up to seq as consumed.
+func (r *receiver) consume(seq, cost uint64) {
+	if seq > r.taken {
+		r.taken, r.takenCost = seq, cost
+	}
+}
+
+// owes reports whether an Ack is due at all, and whether it should leave at once: when half of the window is consumed, or most of the frames
+// without payload that may be outstanding.
+func (r *receiver) owes() (due, now bool) {
+	if r.plain || r.taken <= r.ackedSeq {
+		return false, false
+	}
+	return true, r.takenCost-r.ackedCost >= r.window/2 || r.taken-r.ackedSeq >= MaxBare/2
+}
+
+// ack is the Ack to send now.
+func (r *receiver) ack() (seq, window uint64) {
+	r.ackedSeq, r.ackedCost = r.taken, r.takenCost
+	return r.taken, r.window
+}
+
+// drop frees everything: the caller has left.
+func (r *receiver) drop() {
+	r.inbox, r.partial, r.unused, r.bare = nil, nil, 0, 0
+	r.consume(r.seq, r.cost)
+}
+
+// EventKind is what a channel's caller receives.
+type EventKind uint8
+
+// The kinds of events. A client receives all but EventOpen, EventResize and EventClose.
+const (
+	// EventData is a whole message of the peer.
+	EventData EventKind = iota
+	// EventCloseSend says that no more data comes.
+	EventCloseSend
+	// EventResize carries a Resize.
+	EventResize
+	// EventOpened carries an Opened.
+	EventOpened
+	// EventState carries a ChannelState.
+	EventState
+	// EventClosed carries the Closed, and is the last.
+	EventClosed
+)
+
+// Event is what a channel's caller receives, in order.
+type Event struct {
+	Kind EventKind
+	// Seq is the number of the event's last frame.
+	Seq uint64
+	// Of EventData. In a [Sink] Data is only borrowed.
+	Stream sluicev1.Stream
+	Text   bool
+	Data   []byte
+	// Cursor is where the channel can be opened again after this event; empty when nothing was said.
+	Cursor string
+	// Message is the frame of every other kind.
+	Message proto.Message
+
+	cost  uint64 // the direction's cumulative cost up to and with Seq
+	owned bool   // Data is the event's own
+	bare  bool
+}
+
+// dataLoss is the error for a Closed whose counts differ from ours.
+func dataLoss(channel uint32, c *sluicev1.Closed, received, sent uint64) *status.Error {
+	return status.New(codes.DataLoss, sluicev1.Reason_REASON_DATA_LOSS,
+		"channel %d: the gateway counts %d bytes to us and %d from us, we count %d and %d",
+		channel, c.GetBytesOut(), c.GetBytesIn(), received, sent)
+}

@@ -1,0 +1,274 @@
+package mux
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/status"
+)
+
+// carrier carries a session over one link, with a reader and a writer. Both are started by serve and end when the link does, or with their
+// next call once it has been replaced; wait waits for them.
+type carrier struct {
+	s    *Session
+	link Link
+	gen  uint64
+
+	heard atomic.Int64 // when a batch came, as the time since begin
+	sent  atomic.Int64 // when a batch left
+	begin time.Time
+	over  chan error // the first end, of reader or writer
+	stop  chan struct{}
+	wg    sync.WaitGroup
+}
+
+// ServeServer carries a server's session over a link, begun with g, until the link or the session ends. It returns why: nil after the end of
+// a session that ended well, the session's error if it has ended, else what ended the link, and then the session is detached.
+//
+// The caller must then end the link (a gRPC handler by returning), and wait for the goroutines that use it with [Session.Wait].
+func (s *Session) ServeServer(ctx context.Context, l Link, g *Greeting) error {
+	gen, err := s.attachServer(g.hello)
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, l, gen, g)
+}
+
+// ServeClient carries a client's session over a link, as ServeServer does a server's. hello gives what the client says of itself.
+func (s *Session) ServeClient(ctx context.Context, l Link, hello *sluicev1.Hello) error {
+	gen, err := s.attachClient(hello)
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, l, gen, nil)
+}
+
+// serve supervises: it neither receives nor sends, so that nothing a peer does or leaves undone holds it up.
+func (s *Session) serve(ctx context.Context, l Link, gen uint64, g *Greeting) error {
+	c := &carrier{s: s, link: l, gen: gen, begin: time.Now(), over: make(chan error, 2), stop: make(chan struct{})}
+	s.nudge() // what the link before this one left to be timed
+	s.wg.Add(2)
+	go c.read(g)
+	go c.write()
+	err := c.supervise(ctx)
+	s.detach(gen)
+	close(c.stop)
+	var bye *farewell
+	if errors.As(err, &bye) {
+		s.End(bye.err)
+		return errorOrNil(bye.err)
+	}
+	return err
+}
+
+func errorOrNil(e *status.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// Wait waits for the goroutines of all links that the session was carried over. Every link must have ended.
+func (s *Session) Wait() { s.wg.Wait() }
+
+// detach makes what still comes over the link of generation gen unheard.
+func (s *Session) detach(gen uint64) {
+	s.recvMu.Lock()
+	defer s.recvMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gen == gen {
+		s.gen++
+	}
+}
+
+// read applies what the link brings. Started by serve; ends with the link, or with the first batch after it was replaced.
+func (c *carrier) read(g *Greeting) {
+	defer c.s.wg.Done()
+	c.over <- c.readAll(g)
+}
+
+func (c *carrier) readAll(g *Greeting) error {
+	if g != nil {
+		if err := c.s.receive(c.gen, g.first); err != nil {
+			return err
+		}
+		g.first = nil
+	}
+	for {
+		b, err := c.link.Recv()
+		if err == io.EOF && c.s.plain {
+			c.s.inputEnded()
+			return nil // only the reader's end: the session lives until its channels end
+		}
+		if err != nil {
+			return err
+		}
+		c.heard.Store(int64(time.Since(c.begin)))
+		if err := c.s.receive(c.gen, b); err != nil {
+			return err
+		}
+	}
+}
+
+// inputEnded notes that a plain session's client sends no more.
+func (s *Session) inputEnded() {
+	s.mu.Lock()
+	s.eof = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+// write sends what there is. Started by serve; ends when it is stopped, when a Send fails, or when the session is over and all is sent.
+func (c *carrier) write() {
+	defer c.s.wg.Done()
+	c.over <- c.writeAll()
+}
+
+func (c *carrier) writeAll() error {
+	for {
+		b, over := c.s.next(c.gen)
+		switch {
+		case len(b) > 0:
+			if err := c.link.Send(b); err != nil {
+				return err
+			}
+			c.sent.Store(int64(time.Since(c.begin)))
+		case over:
+			c.s.wake() // it may have been meant for the writer of the next link
+			return errOver
+		default:
+			select {
+			case <-c.s.woken:
+			case <-c.stop:
+				return errOver
+			}
+		}
+	}
+}
+
+// errOver is a writer's good end.
+var errOver = errors.New("mux: nothing is left to send")
+
+// next is the next batch for the link of generation gen; over says that there will be none.
+func (s *Session) next(gen uint64) (b Batch, over bool) {
+	if b = s.collect(gen); len(b) > 0 {
+		return b, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return nil, gen != s.gen || s.ended || s.plain && s.eof && len(s.chans) == 0
+}
+
+// supervise waits for the first reason to end, and keeps the times of the protocol.
+func (c *carrier) supervise(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var acks time.Time // when owed acknowledgements leave at the latest
+	done, replaced := c.s.done, c.s.replacement(c.gen)
+	var late <-chan time.Time
+	for {
+		next, err := c.times(acks)
+		if err != nil {
+			return err
+		}
+		timer.Reset(next)
+		select {
+		case err := <-c.over:
+			if err == nil { // a plain session's reader
+				continue
+			}
+			return c.s.reason(c.gen, err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-replaced:
+			return errOldLink
+		case <-done: // the writer sends what there is; who does not read it is not waited for
+			done, late = nil, time.After(time.Second)
+		case <-late:
+			return c.s.reason(c.gen, errOver)
+		case <-c.s.nudged:
+			acks = time.Now().Add(AckAfter)
+		case <-timer.C:
+		}
+		if !acks.IsZero() && !time.Now().Before(acks) {
+			acks = time.Time{}
+			c.s.sendAcks()
+		}
+	}
+}
+
+// reason is why serve returns, when err ended it.
+func (s *Session) reason(gen uint64, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended:
+		return errorOrNil(s.err)
+	case s.gen != gen:
+		return errOldLink
+	case err == errOver:
+		return nil
+	}
+	return err
+}
+
+// replacement is closed when the link of generation gen is replaced.
+func (s *Session) replacement(gen uint64) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gen != gen {
+		gone := make(chan struct{})
+		close(gone)
+		return gone
+	}
+	return s.replaced
+}
+
+func (s *Session) sendAcks() {
+	s.mu.Lock()
+	s.ackNow = len(s.owing) > 0
+	s.mu.Unlock()
+	s.wake()
+}
+
+// times keeps the heartbeat and says when to look again.
+func (c *carrier) times(acks time.Time) (time.Duration, error) {
+	now := time.Since(c.begin)
+	next := time.Hour
+	if !acks.IsZero() {
+		next = min(next, time.Until(acks))
+	}
+	if c.s.plain {
+		return max(next, 0), nil
+	}
+	silent := now - time.Duration(c.heard.Load())
+	if silent >= GiveUpAfter {
+		return 0, status.New(codes.Unavailable, sluicev1.Reason_REASON_HEARTBEAT_TIMEOUT, "no frame arrived for %v", GiveUpAfter)
+	}
+	next = min(next, GiveUpAfter-silent)
+	if c.s.role == Server {
+		quiet := now - time.Duration(c.sent.Load())
+		if quiet >= PingAfter {
+			c.sent.Store(int64(now)) // asked; a writer that is stuck is told by the silence
+			c.s.sendPing()
+			quiet = 0
+		}
+		next = min(next, PingAfter-quiet)
+	}
+	return max(next, 0), nil
+}
+
+func (s *Session) sendPing() {
+	s.mu.Lock()
+	s.ping = true
+	s.mu.Unlock()
+	s.wake()
+}
