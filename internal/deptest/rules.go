@@ -54,6 +54,12 @@ var Rules = []Rule{
 		},
 	},
 	{
+		Package: "internal/link",
+		Ours:    []string{"mux"},
+		Others:  []string{grpc + "/encoding", grpc + "/mem"},
+		Because: "it shows the mux's segments to grpc-go, at either end, and that is all it does",
+	},
+	{
 		Package: "auth",
 		Ours:    []string{messages, "internal/status"},
 		Others:  []string{codes, "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "golang.org/x/sync", "golang.org/x/time"},
@@ -66,7 +72,7 @@ var Rules = []Rule{
 	},
 	{
 		Package: "cluster",
-		Ours:    []string{messages, "auth", "internal/status"},
+		Ours:    []string{messages, "auth", "internal/status", "internal/websocket"},
 		Others:  []string{codes, kubernetes, "golang.org/x/sync", "sigs.k8s.io/yaml"},
 		Because: "cluster answers where an upstream is and which credential it gets, and dials nothing for anyone",
 		Bans: []Ban{
@@ -86,7 +92,7 @@ var Rules = []Rule{
 	},
 	{
 		Package: "server",
-		Ours:    []string{messages, "mux", "auth", "cluster", "bridge", "replica", "internal/status", "internal/data", "internal/websocket"},
+		Ours:    []string{messages, "mux", "auth", "cluster", "bridge", "replica", "internal/status", "internal/data", "internal/link", "internal/websocket"},
 		Others: []string{
 			grpc, protobuf, rpcDetails, prometheus, "github.com/grpc-ecosystem/go-grpc-middleware",
 			"golang.org/x/sync", "golang.org/x/time", "golang.org/x/net",
@@ -101,7 +107,7 @@ var Rules = []Rule{
 	},
 	{
 		Package: "client",
-		Ours:    []string{messages, "mux", "internal/status", "internal/data"},
+		Ours:    []string{messages, "mux", "internal/status", "internal/data", "internal/link"},
 		Others:  []string{grpc, protobuf, rpcDetails, "golang.org/x/sync"},
 		Because: "the SDK is what others link into their programs: gRPC and the messages, no more",
 		Bans: []Ban{

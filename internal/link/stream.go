@@ -1,0 +1,34 @@
+package link
+
+import "github.com/sluice-gateway/sluice/mux"
+
+// messages is what both ends of a gRPC stream have: grpc.ServerStream, grpc.ClientStream.
+type messages interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// Stream is a gRPC stream as a mux's link. The stream's codec must be [Codec]. At a server Recv and Send return at the latest when the call's
+// handler has, at a client when the call's context ends.
+type Stream struct {
+	stream messages // Immutable after NewStream.
+	in     received // Owned by Recv.
+}
+
+var _ mux.Link = (*Stream)(nil)
+
+// NewStream makes a link of a stream.
+func NewStream(s messages) *Stream { return &Stream{stream: s} }
+
+// Recv implements mux.Link. Its errors are grpc's, and io.EOF.
+func (s *Stream) Recv() ([]byte, error) {
+	if err := s.stream.RecvMsg(&s.in); err != nil {
+		return nil, err //nolint:wrapcheck // a link adds nothing: io.EOF and grpc's status are what the mux and its owner tell apart
+	}
+	return s.in.b, nil
+}
+
+// Send implements mux.Link. Its errors are grpc's, and io.EOF at a client whose stream has ended.
+func (s *Stream) Send(b mux.Batch) error {
+	return s.stream.SendMsg(asBuffers(b)) //nolint:wrapcheck // as above
+}
