@@ -1,0 +1,18 @@
+// Package kube gives tests, and a person at a terminal, a real Kubernetes API on
+// the loopback interface: etcd and kube-apiserver at pinned versions, with TLS,
+// RBAC and OpenID Connect issuers, but without nodes, scheduler or controllers.
+//
+// [Binaries] builds the two programs from the Go module proxy, once per version,
+// into the user's cache folder. [Start] runs them on free ports with a PKI of
+// their own; [Shared] gives all tests of a package one such [Cluster], which the
+// package's TestMain ends by way of [Tests]. A [Recorder] is a TLS proxy in front
+// of the API server that shows what really reaches it. [Answers] is the table of
+// what a Kubernetes API server answers to the requests a gateway makes; it runs
+// against this cluster and against every stand-in for one.
+//
+// Because no controller runs: a namespace needs its default service account made
+// by hand ([Cluster.CreateNamespace] does), deleted namespaces never finish
+// terminating, and pods stay Pending.
+//
+// The package runs on Unix systems only.
+package kube

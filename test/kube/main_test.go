@@ -1,0 +1,9 @@
+package kube
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(Tests{M: m}) }
