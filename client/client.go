@@ -43,9 +43,9 @@ type carrier struct {
 	ses *mux.Session
 	old *carrier // whose channels move here with the first Welcome; nil once they have
 
-	welcomed bool  // Owned by the link's reader, then by run: there is one link at a time.
+	welcomed bool   // Owned by the link's reader, then by run: there is one link at a time.
 	token    string // Owned by run: the one of the last link.
-	moving   bool  // Guarded by Client.mu: another session is on its way.
+	moving   bool   // Guarded by Client.mu: another session is on its way.
 }
 
 var errClosed = status.New(codes.Canceled, sluicev1.Reason_REASON_CLOSED_BY_PEER, "the client is closed")
@@ -189,7 +189,7 @@ func (k *carrier) carry() error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // its only error is that it is closed
+	defer conn.Close()
 	dialling := context.AfterFunc(k.c.ctx, cancel)
 	stream, err := sluicev1.NewGatewayServiceClient(conn).Connect(authorized(ctx, token), grpc.ForceCodecV2(link.NewCodec()))
 	if err != nil {

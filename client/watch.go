@@ -102,7 +102,8 @@ func (w *Watch) Next(ctx context.Context) (Event, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(w.ctx, cancel)()
+	stop := context.AfterFunc(w.ctx, cancel)
+	defer stop()
 	for {
 		ev, ok, err := w.next(ctx)
 		switch {

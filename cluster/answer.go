@@ -23,7 +23,7 @@ const maxAnswer = 64 << 10
 
 // refused is the error for an answer that is not the one that was asked for. It closes the answer.
 func (u *Upstream) refused(res *http.Response) error {
-	defer res.Body.Close()                                     //nolint:errcheck // nothing more is wanted of it
+	defer res.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // what arrived of it is better than nothing
 	return Refusal(u.Cluster(), res.StatusCode, res.Header, body)
 }
@@ -86,8 +86,7 @@ func (u *Upstream) failed(ctx context.Context, err error) error {
 	if e := context.Cause(ctx); e != nil {
 		return e
 	}
-	var own *status.Error
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*status.Error](err); ok {
 		return own
 	}
 	var certificate *tls.CertificateVerificationError

@@ -209,7 +209,7 @@ func askForTunnel(nc net.Conn, via *url.URL, address string) error {
 		return fmt.Errorf("ask for a tunnel: %w", err)
 	}
 	r := bufio.NewReader(io.LimitReader(nc, 16<<10))
-	res, err := http.ReadResponse(r, req)
+	res, err := http.ReadResponse(r, req) //nolint:bodyclose // a 200 to CONNECT has no body; any other answer ends the TCP connection
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the answer: %w", err)

@@ -137,7 +137,7 @@ func (u *Upstream) Get(ctx context.Context, path string, query url.Values) (*htt
 
 // RoundTrip implements http.RoundTripper for ordinary requests to the cluster with the principal's credential.
 func (u *Upstream) RoundTrip(req *http.Request) (*http.Response, error) {
-	return u.with(u.endpoint.get).RoundTrip(req) //nolint:wrapcheck // a RoundTripper adds nothing
+	return u.with(u.endpoint.get).RoundTrip(req)
 }
 
 // with adds the caller's own token, where that is what the API server sees.

@@ -81,7 +81,7 @@ func (s *Server) opened(ses *session, c *mux.Channel, o *sluicev1.Open) *record 
 	kind := kindOf(o.GetTarget())
 	r := &record{server: s, kind: kind, began: time.Now()}
 	r.log = s.audit.With("request_id", ses.requestID, "session", ses.id, "channel", c.ID(), "principal", ses.principal.Load(),
-		"client", ses.client, "cluster", o.GetCluster(), "kind", kind, targetAttr(o.GetTarget()))
+		"client", ses.client, "cluster", o.GetCluster(), "kind", kind, "target", targetOf(o.GetTarget()))
 	s.metrics.opened.WithLabelValues(kind).Inc()
 	s.metrics.channels.WithLabelValues(kind).Inc()
 	r.log.Info("channel opened", "cursor", o.GetCursor() != "")
@@ -127,30 +127,35 @@ func kindOf(t *sluicev1.Target) string {
 	return "none"
 }
 
-// targetAttr is what the audit says of a target.
-func targetAttr(t *sluicev1.Target) slog.Attr {
+// targetOf is what the audit says of a target.
+func targetOf(t *sluicev1.Target) slog.Value {
 	switch t := t.GetTarget().(type) {
 	case *sluicev1.Target_Watch:
 		w := t.Watch
-		return slog.Group("target", "group", w.GetGroup(), "version", w.GetVersion(), "resource", w.GetResource(),
-			"namespace", w.GetNamespace(), "name", w.GetName(), "label_selector", w.GetLabelSelector(), "field_selector", w.GetFieldSelector())
+		return slog.GroupValue(
+			slog.String("group", w.GetGroup()), slog.String("version", w.GetVersion()), slog.String("resource", w.GetResource()),
+			slog.String("namespace", w.GetNamespace()), slog.String("name", w.GetName()),
+			slog.String("label_selector", w.GetLabelSelector()), slog.String("field_selector", w.GetFieldSelector()))
 	case *sluicev1.Target_Logs:
-		return podAttr(t.Logs)
+		return podValue(t.Logs)
 	case *sluicev1.Target_Exec:
-		return podAttr(t.Exec)
+		return podValue(t.Exec)
 	case *sluicev1.Target_Attach:
-		return podAttr(t.Attach)
+		return podValue(t.Attach)
 	case *sluicev1.Target_PortForward:
-		return slog.Group("target", "namespace", t.PortForward.GetNamespace(), "pod", t.PortForward.GetPod(), "port", t.PortForward.GetPort())
+		return slog.GroupValue(slog.String("namespace", t.PortForward.GetNamespace()), slog.String("pod", t.PortForward.GetPod()),
+			slog.Uint64("port", uint64(t.PortForward.GetPort())))
 	}
-	return slog.Group("target")
+	return slog.GroupValue()
 }
 
-func podAttr(p interface {
+// ofPod is a target that is a container.
+type ofPod interface {
 	GetNamespace() string
 	GetPod() string
 	GetContainer() string
-},
-) slog.Attr {
-	return slog.Group("target", "namespace", p.GetNamespace(), "pod", p.GetPod(), "container", p.GetContainer())
+}
+
+func podValue(p ofPod) slog.Value {
+	return slog.GroupValue(slog.String("namespace", p.GetNamespace()), slog.String("pod", p.GetPod()), slog.String("container", p.GetContainer()))
 }

@@ -101,7 +101,7 @@ func newRequestID(ctx context.Context) string {
 
 func plainID(s string) bool {
 	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
-	return len(s) > 0 && len(s) <= 64 && strings.Trim(s, allowed) == ""
+	return s != "" && len(s) <= 64 && strings.Trim(s, allowed) == ""
 }
 
 // unary is the interceptor of unary calls.
@@ -110,7 +110,11 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err != nil {
 		return nil, err
 	}
-	defer s.recovered(ctx, info.FullMethod, &err)
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.panicked(ctx, info.FullMethod, r)
+		}
+	}()
 	return handler(ctx, req)
 }
 
@@ -120,7 +124,11 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err != nil {
 		return err
 	}
-	defer s.recovered(ctx, info.FullMethod, &err)
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.panicked(ctx, info.FullMethod, r)
+		}
+	}()
 	return handler(srv, &entered{ss, ctx})
 }
 
@@ -133,11 +141,10 @@ type entered struct {
 // Context implements grpc.ServerStream.
 func (e *entered) Context() context.Context { return e.ctx }
 
-// recovered makes a panic the end of one call.
-func (s *Server) recovered(ctx context.Context, method string, err *error) {
-	if r := recover(); r != nil {
-		s.metrics.panics.Inc()
-		s.log.Error("a call panicked", "request_id", requestID(ctx), "method", method, "panic", r, "stack", string(debug.Stack()))
-		*err = status.New(codes.Internal, sluicev1.Reason_REASON_UNSPECIFIED, "internal error; request id %s finds it in the gateway's log", requestID(ctx))
-	}
+// panicked makes a panic the end of one call.
+func (s *Server) panicked(ctx context.Context, method string, r any) error {
+	s.metrics.panics.Inc()
+	s.log.Error("a call panicked", "request_id", requestID(ctx), "method", method, "panic", r, "stack", string(debug.Stack()))
+	return status.New(codes.Internal, sluicev1.Reason_REASON_UNSPECIFIED,
+		"internal error; request id %s finds it in the gateway's log", requestID(ctx))
 }

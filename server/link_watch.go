@@ -99,7 +99,7 @@ func (l *watchLink) tellData(d *sluicev1.Data) error {
 }
 
 func (l *watchLink) send(r *sluicev1.WatchResponse) error {
-	return l.stream.Send(r) //nolint:wrapcheck // grpc's own status
+	return l.stream.Send(r)
 }
 
 // Watch implements GatewayService.

@@ -67,7 +67,10 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s.metrics.rpc.InitializeMetrics(s.grpc)
-	return s, s.listen()
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func orDefault(l *slog.Logger) *slog.Logger {
@@ -113,10 +116,11 @@ func (s *Server) register() {
 }
 
 func (s *Server) listen() (err error) {
-	if s.grpcLis, err = net.Listen("tcp", s.cfg.GRPCAddr); err != nil {
+	var lc net.ListenConfig
+	if s.grpcLis, err = lc.Listen(context.Background(), "tcp", s.cfg.GRPCAddr); err != nil {
 		return fmt.Errorf("listen for gRPC: %w", err)
 	}
-	if s.adminLis, err = net.Listen("tcp", s.cfg.AdminAddr); err != nil {
+	if s.adminLis, err = lc.Listen(context.Background(), "tcp", s.cfg.AdminAddr); err != nil {
 		return errors.Join(fmt.Errorf("listen for metrics and health: %w", err), s.grpcLis.Close())
 	}
 	return nil

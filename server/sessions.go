@@ -188,7 +188,8 @@ func (ss *sessions) remove(ses *session) {
 	delete(ss.all, ses)
 	delete(ss.byID, ses.id)
 	key := ses.principal.Load().Key()
-	if ss.count[key]--; ss.count[key] <= 0 {
+	ss.count[key]--
+	if ss.count[key] <= 0 {
 		delete(ss.count, key)
 	}
 	for _, t := range []*time.Timer{ses.detach, ses.expiry} {
@@ -203,7 +204,8 @@ func (ss *sessions) remove(ses *session) {
 func (ss *sessions) detached(ses *session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if ses.links--; ses.links > 0 {
+	ses.links--
+	if ses.links > 0 {
 		return
 	}
 	if _, ok := ss.all[ses]; !ok {

@@ -23,12 +23,12 @@ func NewStream(s messages) *Stream { return &Stream{stream: s} }
 // Recv implements mux.Link. Its errors are grpc's, and io.EOF.
 func (s *Stream) Recv() ([]byte, error) {
 	if err := s.stream.RecvMsg(&s.in); err != nil {
-		return nil, err //nolint:wrapcheck // a link adds nothing: io.EOF and grpc's status are what the mux and its owner tell apart
+		return nil, err
 	}
 	return s.in.b, nil
 }
 
 // Send implements mux.Link. Its errors are grpc's, and io.EOF at a client whose stream has ended.
 func (s *Stream) Send(b mux.Batch) error {
-	return s.stream.SendMsg(asBuffers(b)) //nolint:wrapcheck // as above
+	return s.stream.SendMsg(asBuffers(b))
 }

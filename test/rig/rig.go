@@ -182,7 +182,9 @@ func (r *Rig) Conn(opts ...grpc.DialOption) *grpc.ClientConn {
 }
 
 // ClientTLS trusts the server.
-func (r *Rig) ClientTLS() *tls.Config { return &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12} }
+func (r *Rig) ClientTLS() *tls.Config {
+	return &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12}
+}
 
 // As is ctx with user's token in its metadata.
 func (r *Rig) As(ctx context.Context, user string) context.Context {
