@@ -198,11 +198,36 @@ func (k *carrier) carry() error {
 	dialling()
 	stop := context.AfterFunc(k.c.ctx, func() { k.ses.End(errClosed) }) // so that the gateway is told
 	defer stop()
-	if err := k.ses.ServeClient(ctx, link.NewStream(stream), k.c.cfg.hello()); err != nil {
+	err = k.ses.ServeClient(ctx, link.NewStream(stream), k.c.cfg.hello())
+	if k.ended() {
+		k.leave(stream)
+	}
+	if err != nil {
 		return fmt.Errorf("session: %w", err)
 	}
 	return nil
 }
+
+// leave lets the gateway have the Goodbye: cancelling the call at once would overtake it. A gateway that does not answer is left anyway.
+func (k *carrier) leave(stream grpc.ClientStream) {
+	if stream.CloseSend() != nil { // the call has ended
+		return
+	}
+	gone := make(chan struct{})
+	go func() { // ends with the call, which the caller cancels
+		defer close(gone)
+		k.ses.Wait()
+	}()
+	t := time.NewTimer(leaveWithin)
+	defer t.Stop()
+	select {
+	case <-gone:
+	case <-t.C:
+	}
+}
+
+// leaveWithin is how long the gateway may take to answer a Goodbye.
+const leaveWithin = time.Second
 
 func (c *Client) token(ctx context.Context) (string, error) {
 	c.tokenMu.Lock()

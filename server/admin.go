@@ -32,7 +32,7 @@ func (s *Server) serveAdmin(h *http.Server) error {
 
 // ready says whether new sessions are taken.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	if s.ending.Err() != nil {
+	if s.draining.Err() != nil {
 		writeLine(w, http.StatusServiceUnavailable, "draining")
 		return
 	}

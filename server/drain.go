@@ -12,7 +12,7 @@ const drainSpread = 10 * time.Second
 // drain lets the sessions go: new ones are refused, all clients are told, and those that stay are waited for.
 func (s *Server) drain() {
 	s.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
-	s.end()
+	s.drainNow()
 	deadline := time.Now().Add(s.cfg.DrainTimeout)
 	all := s.sessions.startDrain(deadline, min(drainSpread, s.cfg.DrainTimeout/2))
 	s.log.Info("draining", "sessions", len(all), "timeout", s.cfg.DrainTimeout.String())
@@ -29,7 +29,8 @@ func (s *Server) drain() {
 
 // stop ends what is left and waits for it. grpc's own graceful stop would wait for streams that never end.
 func (s *Server) stop() {
-	s.end()
+	s.drainNow()
+	s.endNow()
 	for _, ses := range s.sessions.startDrain(time.Now(), 0) {
 		ses.mux.End(errDraining)
 	}

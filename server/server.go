@@ -41,8 +41,10 @@ type Server struct {
 	sessions *sessions
 	grpcLis  net.Listener
 	adminLis net.Listener
-	ending   context.Context // ends when the drain begins
-	end      context.CancelFunc
+	draining context.Context // ends when the drain begins
+	drainNow context.CancelFunc
+	ending   context.Context // ends with the drain
+	endNow   context.CancelFunc
 
 	channels atomic.Int64
 	running  sync.WaitGroup // watchers of sessions
@@ -59,7 +61,8 @@ func New(c Config) (*Server, error) {
 	s.metrics = newMetrics(s.budget.Held)
 	s.clusters = newDialers(c.Clusters, c.Limits.ClusterDials)
 	s.sessions = newSessions(s)
-	s.ending, s.end = context.WithCancel(context.Background())
+	s.draining, s.drainNow = context.WithCancel(context.Background())
+	s.ending, s.endNow = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(s.options()...)
 	s.register()
 	var err error

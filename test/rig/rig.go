@@ -3,18 +3,11 @@ package rig
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"io"
-	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -50,50 +43,74 @@ type Rig struct {
 	Log    *Buffer
 	Audit  *Buffer
 
-	roots *x509.CertPool
-	stop  context.CancelFunc
-	ended chan error
-	once  sync.Once
+	options Options
+	verify  auth.Authenticator
+	roots   *x509.CertPool
+	stop    context.CancelFunc
+	ended   chan error
+	once    sync.Once
 }
 
 // Options change a rig while it is put together.
 type Options struct {
 	Kube     kubetest.Options
 	Limits   server.Limits
-	Clusters []cluster.Config // beside the rig's own
+	Clusters []cluster.Config    // beside the rig's own
+	Issuers  []auth.IssuerConfig // whose tokens the gateway takes, beside the rig's own
 	Change   func(*server.Config)
 }
 
 // New puts a rig together; it is taken apart at the test's end.
 func New(tb testing.TB, o Options) *Rig {
 	tb.Helper()
-	r := &Rig{tb: tb, Log: &Buffer{}, Audit: &Buffer{}, roots: x509.NewCertPool(), ended: make(chan error, 1)}
+	r := &Rig{tb: tb, Log: &Buffer{}, Audit: &Buffer{}, roots: x509.NewCertPool()}
 	r.startIssuer()
-	verify := r.verifier()
+	verify := r.verifier(o.Issuers)
 	tb.Cleanup(verify.Close)
 	r.startKube(o.Kube, verify)
-	set, err := cluster.New(append([]cluster.Config{{
-		Name: Cluster, Server: r.Kube.URL(), CA: r.Kube.CAPEM(), Credential: sluicev1.Credential_CREDENTIAL_PASSTHROUGH, Audiences: []string{Audience},
-	}}, o.Clusters...), "sluice/test", cluster.Timeouts{})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	cfg := server.Config{
-		GRPCAddr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", TLS: r.certificate(), Reflection: true, Limits: o.Limits,
-		Authenticator: verify, Clusters: set, Version: "test",
-		Log: slog.New(slog.NewJSONHandler(r.Log, nil)), Audit: slog.New(slog.NewJSONHandler(r.Audit, nil)),
-	}
-	if o.Change != nil {
-		o.Change(&cfg)
-	}
-	if r.Server, err = server.New(cfg); err != nil {
-		tb.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	r.stop = stop
-	go func() { r.ended <- r.Server.Serve(ctx) }()
+	r.options, r.verify = o, verify
+	r.Server, r.stop, r.ended = r.start()
 	tb.Cleanup(r.Stop)
 	return r
+}
+
+// Replica starts another server of the same gateway; it ends with the test.
+func (r *Rig) Replica() *server.Server {
+	r.tb.Helper()
+	s, stop, ended := r.start()
+	r.tb.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			r.tb.Errorf("serve: %v", err)
+		}
+	})
+	return s
+}
+
+// start makes a server and serves with it until stop is called; ended then has how it ended.
+func (r *Rig) start() (s *server.Server, stop context.CancelFunc, ended chan error) {
+	r.tb.Helper()
+	set, err := cluster.New(append([]cluster.Config{{
+		Name: Cluster, Server: r.Kube.URL(), CA: r.Kube.CAPEM(), Credential: sluicev1.Credential_CREDENTIAL_PASSTHROUGH, Audiences: []string{Audience},
+	}}, r.options.Clusters...), "sluice/test", cluster.Timeouts{})
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	cfg := server.Config{
+		GRPCAddr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", TLS: r.certificate(), Reflection: true, Limits: r.options.Limits,
+		Authenticator: r.verify, Clusters: set, Version: "test",
+		Log: r.Log.Logger(), Audit: r.Audit.Logger(),
+	}
+	if r.options.Change != nil {
+		r.options.Change(&cfg)
+	}
+	if s, err = server.New(cfg); err != nil {
+		r.tb.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended = make(chan error, 1)
+	go func() { ended <- s.Serve(ctx) }()
+	return s, stop, ended
 }
 
 // Stop drains the server and waits for it. It may be called more than once.
@@ -118,8 +135,9 @@ func (r *Rig) startIssuer() {
 	r.Issuer = iss
 }
 
-func (r *Rig) verifier() *auth.OIDC {
-	v, err := auth.NewOIDC([]auth.IssuerConfig{{URL: r.Issuer.URL(), Audiences: []string{Audience, "other-cluster"}}})
+func (r *Rig) verifier(others []auth.IssuerConfig) *auth.OIDC {
+	own := auth.IssuerConfig{URL: r.Issuer.URL(), Audiences: []string{Audience, "other-cluster"}}
+	v, err := auth.NewOIDC(append([]auth.IssuerConfig{own}, others...))
 	if err != nil {
 		r.tb.Fatal(err)
 	}
@@ -230,19 +248,7 @@ func (r *Rig) Admin(path string) (code int, body string) {
 
 // certificate makes the server's, and trusts it.
 func (r *Rig) certificate() *tls.Config {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		r.tb.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "rig"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		r.tb.Fatal(err)
-	}
+	der, key := selfSigned(r.tb)
 	r.roots.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	return &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
