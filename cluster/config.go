@@ -137,8 +137,13 @@ func (c *Config) load() (*rest.Config, error) {
 	case c.Server != "":
 		return &rest.Config{Host: c.Server, TLSClientConfig: rest.TLSClientConfig{CAData: c.CA}}, nil
 	}
+	// Not the deferred loading, which takes the pod's own service account where a file says nothing.
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
-	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context}).ClientConfig()
+	file, err := rules.Load()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", c.Kubeconfig, err)
+	}
+	cfg, err := clientcmd.NewNonInteractiveClientConfig(*file, c.Context, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", c.Kubeconfig, err)
 	}

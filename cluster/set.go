@@ -69,6 +69,8 @@ func (s *Set) Resolve(name string, p *auth.Principal) (*Upstream, error) {
 	}
 	e := s.byName[name]
 	switch {
+	case p == nil:
+		return nil, status.Unauthenticated(sluicev1.Reason_REASON_MISSING_CREDENTIAL, "a cluster needs a principal")
 	case name == "":
 		return nil, status.New(codes.InvalidArgument, sluicev1.Reason_REASON_UNKNOWN_CLUSTER, "name one of the clusters: %s", s.known(p))
 	case e == nil:
@@ -80,10 +82,17 @@ func (s *Set) Resolve(name string, p *auth.Principal) (*Upstream, error) {
 	return &Upstream{endpoint: e, principal: p}, nil
 }
 
+// maxKnown is how many names an error tells.
+const maxKnown = 20
+
 // known lists the names that the principal may use, for people.
 func (s *Set) known(p *auth.Principal) string {
 	var names []string
 	for _, c := range s.List(p) {
+		if len(names) == maxKnown {
+			names = append(names, "…")
+			break
+		}
 		names = append(names, c.GetName())
 	}
 	if len(names) == 0 {

@@ -44,7 +44,7 @@ type upgrader struct {
 	timeouts Timeouts
 }
 
-func newUpgrader(cfg *rest.Config, config *tls.Config, timeouts Timeouts) *upgrader {
+func newUpgrader(cfg *rest.Config, config *tls.Config, host string, timeouts Timeouts) *upgrader {
 	u := &upgrader{dial: cfg.Dial, proxy: cfg.Proxy, timeouts: timeouts}
 	if u.dial == nil {
 		u.dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
@@ -55,7 +55,10 @@ func newUpgrader(cfg *rest.Config, config *tls.Config, timeouts Timeouts) *upgra
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	u.tls = config.Clone()
+	u.tls = config.Clone() // one for all connections, each of which keeps what it points to
+	if u.tls.ServerName == "" {
+		u.tls.ServerName = host
+	}
 	u.tls.NextProtos = []string{"http/1.1"} // HTTP/2 knows no upgrade
 	return u
 }
@@ -70,9 +73,9 @@ func (u *upgrader) RoundTrip(req *http.Request) (*http.Response, error) {
 	shake, cancel := context.WithTimeout(ctx, u.timeouts.Handshake)
 	defer cancel()
 	if req.URL.Scheme == "https" {
-		secure, err := u.secure(shake, nc, req.URL.Hostname())
+		secure, err := websocket.Secure(shake, nc, u.tls)
 		if err != nil {
-			return nil, errors.Join(err, nc.Close())
+			return nil, errors.Join(fmt.Errorf("TLS: %w", err), nc.Close())
 		}
 		nc = secure
 	}
@@ -92,19 +95,6 @@ func (u *upgrader) RoundTrip(req *http.Request) (*http.Response, error) {
 		StatusCode: http.StatusSwitchingProtocols, Header: http.Header{}, Body: &upgraded{conn},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
 	}, nil
-}
-
-func (u *upgrader) secure(ctx context.Context, nc net.Conn, host string) (net.Conn, error) {
-	config := u.tls
-	if config.ServerName == "" {
-		config = config.Clone()
-		config.ServerName = host
-	}
-	secure, err := websocket.Secure(ctx, nc, config)
-	if err != nil {
-		return nil, fmt.Errorf("TLS: %w", err)
-	}
-	return secure, nil
 }
 
 // connect makes the TCP connection, through a proxy if there is one.

@@ -40,10 +40,13 @@ func newEndpoint(c Config, userAgent string, timeouts Timeouts) (*endpoint, erro
 	if e.base, _, err = rest.DefaultServerUrlFor(cfg); err != nil {
 		return nil, fmt.Errorf("cluster %q: server: %w", c.Name, err)
 	}
+	if e.base.User != nil {
+		return nil, fmt.Errorf("cluster %q: server: a URL must not hold a user; give the kubeconfig one", c.Name)
+	}
 	e.base = &url.URL{Scheme: e.base.Scheme, Host: e.base.Host, Path: prefix(cfg.Host)}
 	e.origin = e.base.Scheme + "://" + e.base.Host
-	if c.Credential == sluicev1.Credential_CREDENTIAL_PASSTHROUGH && e.base.Scheme != "https" {
-		return nil, fmt.Errorf("cluster %q: passthrough needs an https server: tokens must not travel in the clear", c.Name)
+	if passthrough := c.Credential == sluicev1.Credential_CREDENTIAL_PASSTHROUGH; e.base.Scheme != "https" && (passthrough || !c.Insecure) {
+		return nil, fmt.Errorf("cluster %q: the server must be an https one: credentials must not travel in the clear", c.Name)
 	}
 	if err := e.wire(cfg); err != nil {
 		return nil, fmt.Errorf("cluster %q: %w", c.Name, err)
@@ -66,12 +69,12 @@ func (e *endpoint) wire(cfg *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
-	up := newUpgrader(cfg, config, e.timeouts)
+	up := newUpgrader(cfg, config, e.base.Hostname(), e.timeouts)
 	e.plain = newTransport(cfg, config, e.timeouts)
-	if e.upgrade, err = rest.HTTPWrappersForConfig(cfg, up); err != nil {
+	if e.upgrade, err = rest.HTTPWrappersForConfig(cfg, bottom{up}); err != nil {
 		return fmt.Errorf("credential: %w", err)
 	}
-	if e.get, err = rest.HTTPWrappersForConfig(cfg, e.plain); err != nil {
+	if e.get, err = rest.HTTPWrappersForConfig(cfg, bottom{e.plain}); err != nil {
 		return fmt.Errorf("credential: %w", err)
 	}
 	return nil
@@ -148,9 +151,18 @@ func (u *Upstream) with(rt http.RoundTripper) http.RoundTripper {
 	return rt
 }
 
+// canonical says whether a path means the same to everybody who reads it on its way: it is clean and of characters that nobody escapes. What
+// leads here is built of checked fields already; this is the second lock.
+func canonical(p string) bool {
+	const others = "-._~:/"
+	return strings.HasPrefix(p, "/") && path.Clean(p) == p && !strings.ContainsFunc(p, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(others, r)
+	})
+}
+
 // request builds a request from nothing.
 func (u *Upstream) request(ctx context.Context, p string, query url.Values) (*http.Request, error) {
-	if p != path.Clean(p) || !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "%\\?#;\x00") {
+	if !canonical(p) {
 		return nil, status.New(codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_TARGET, "the path of the target is not canonical")
 	}
 	target := *u.endpoint.base

@@ -73,7 +73,7 @@ var Rules = []Rule{
 	{
 		Package: "cluster",
 		Ours:    []string{messages, "auth", "internal/status", "internal/websocket"},
-		Others:  []string{codes, kubernetes, "golang.org/x/sync", "sigs.k8s.io/yaml"},
+		Others:  []string{codes, kubernetes, "golang.org/x/sync", "golang.org/x/net/proxy", "sigs.k8s.io/yaml"},
 		Because: "cluster answers where an upstream is and which credential it gets, and dials nothing for anyone",
 		Bans: []Ban{
 			{"bridge", "bridge asks cluster, never the other way"},

@@ -1,0 +1,60 @@
+package bridge
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/sluice-gateway/sluice/cluster"
+	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/data"
+	"github.com/sluice-gateway/sluice/internal/websocket"
+)
+
+// pieceCost is what a piece takes of a channel's credit beside its payload.
+const pieceCost = 64
+
+// Channel is what a bridge needs of a channel; *mux.Channel implements it. A bridge calls it from one goroutine at a time.
+type Channel interface {
+	// Credit is how many bytes Offer would take now: the sum of payload and 64 bytes a piece. It may be zero or negative.
+	Credit() int
+	// AwaitCredit returns once Credit is at least n (n at most MaxPiece+64), or when ctx ends, or with the channel's end.
+	AwaitCredit(ctx context.Context, n int) error
+	// MaxPiece is the largest payload a piece may have now: 16 KiB, or 64 KiB for large windows. It never shrinks.
+	MaxPiece() int
+	// Offer takes the leading pieces for which there is credit, copying them, and returns how many. Never blocks.
+	Offer(pieces []data.Piece) int
+	// Opened and State are sequenced with the pieces. Never block.
+	Opened(*sluicev1.Opened)
+	State(*sluicev1.ChannelState)
+}
+
+// Upstream is one cluster's API server with one principal's credential; *cluster.Upstream implements it. All of it may be called
+// concurrently. A failure is a *status.Error: with HTTPCode when the API server answered, and then with its Status if it sent one.
+type Upstream interface {
+	// Cluster is the cluster's name.
+	Cluster() string
+	// Identity names the cluster itself, not its address: cursors belong to it.
+	Identity() string
+	// Dial opens a WebSocket and returns it with the subprotocol that the API server chose. Path is canonical.
+	Dial(ctx context.Context, path string, query url.Values, subprotocols ...string) (*websocket.Conn, string, error)
+	// Get returns an answer of 2xx, whose body the caller closes; ctx bounds the reading of the body too.
+	Get(ctx context.Context, path string, query url.Values) (*http.Response, error)
+}
+
+var _ Upstream = (*cluster.Upstream)(nil)
+
+// Run opens the target of open at the upstream and moves what comes into ch, until it cannot go on. It returns ctx's error when ctx ends,
+// the error of AwaitCredit when the channel ends, or the *status.Error to close the channel with; nil when the upstream ended well, which
+// a watch never does. When it returns nothing of it runs any more. Client data is none of a watch's business: nothing is written to its
+// upstream.
+func Run(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts Options) error {
+	if err := Validate(open.GetTarget()); err != nil {
+		return err
+	}
+	w, err := newWatch(up, open, ch, opts.withDefaults())
+	if err != nil {
+		return err
+	}
+	return w.run(ctx)
+}

@@ -1,0 +1,71 @@
+package kubetest_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"strconv"
+	"testing"
+
+	"github.com/sluice-gateway/sluice/internal/kubetest"
+	"github.com/sluice-gateway/sluice/test/kube"
+)
+
+// objects changes the config maps of a server.
+type objects struct {
+	*kubetest.Server
+	namespace string
+}
+
+func (o objects) Put(_ context.Context, name, value string) error {
+	_, err := o.Apply(kubetest.Object{
+		"kind": "ConfigMap", "apiVersion": "v1",
+		"metadata": map[string]any{"name": name, "namespace": o.namespace},
+		"data":     map[string]any{"value": value},
+	})
+	return err
+}
+
+func (o objects) Delete(_ context.Context, name string) error {
+	return o.Server.Delete("", "configmaps", o.namespace, name)
+}
+
+// Expire moves on by a change before it compacts, for the newest version never expires.
+func (o objects) Expire(ctx context.Context) error {
+	if err := o.Put(ctx, "newest", strconv.FormatUint(o.Version(), 10)); err != nil {
+		return err
+	}
+	o.Compact(o.Version())
+	return o.Delete(ctx, "newest")
+}
+
+// The table that was measured on a real API server holds here too.
+func TestAnswersOfTheEmbeddedAPIServer(t *testing.T) {
+	s, err := kubetest.New(kubetest.Options{
+		Authenticator: func(_ context.Context, token string) (kubetest.User, error) {
+			if token != "alice" && token != "carol" {
+				return kubetest.User{}, errors.New("unknown token")
+			}
+			return kubetest.User{Name: token}, nil
+		},
+		Authorizer: func(u kubetest.User, a kubetest.Attributes) bool { return u.Name == "alice" || a.Resource == "" },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Listen(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(s.CAPEM())
+	kube.Answers(t, kube.AnswersTarget{
+		URL: s.URL(), Roots: roots, Namespace: "default", Resource: "configmaps",
+		Objects: objects{s, "default"},
+		Tokens:  kube.AnswersTokens{Permitted: "alice", Unpermitted: "carol", Expired: "expired", WrongAudience: "stranger"},
+	})
+}

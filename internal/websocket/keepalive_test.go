@@ -1,0 +1,129 @@
+package websocket
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pings reads the client's frames and reports the time of each ping; answer decides what the server writes then.
+func pings(peer net.Conn, answer func() string) (<-chan time.Time, <-chan struct{}) {
+	at, done := make(chan time.Time, 100), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			b := make([]byte, 6) // a ping without payload
+			if _, err := io.ReadFull(peer, b); err != nil || b[0] != final|opPing {
+				return
+			}
+			at <- time.Now()
+			if _, err := io.WriteString(peer, answer()); err != nil {
+				return
+			}
+		}
+	}()
+	return at, done
+}
+
+func TestKeepaliveFindsSilentPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := pair(t)
+		at, done := pings(peer, func() string { return "" })
+		begin := time.Now()
+		c.Keepalive(15*time.Second, 10*time.Second)
+		var silent *TimeoutError
+		if _, err := c.Read(MaxRead, MaxRead); !errors.As(err, &silent) || silent.After != 10*time.Second {
+			t.Fatalf("got %v", err)
+		}
+		if d := (<-at).Sub(begin); d != 15*time.Second {
+			t.Errorf("ping after %v", d)
+		}
+		if d := time.Since(begin); d != 25*time.Second {
+			t.Errorf("given up after %v", d)
+		}
+		c.Close(CodeNormal)
+		<-done
+	})
+}
+
+func TestKeepaliveIsAnsweredByAnyBytes(t *testing.T) {
+	for name, answer := range map[string]string{"pong": frame(final|opPong, ""), "half a message": "\x82", "message": frame(final|opText, "x")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer := pair(t)
+				answers := 0
+				at, done := pings(peer, func() string {
+					if answers++; answers > 3 || answers > 1 && answer == "\x82" {
+						return ""
+					}
+					return answer
+				})
+				begin := time.Now()
+				c.Keepalive(15*time.Second, 10*time.Second)
+				var err error
+				for err == nil {
+					var b *Batch
+					if b, err = c.Read(MaxRead, MaxRead); err == nil {
+						b.Release()
+					}
+				}
+				var silent *TimeoutError
+				if !errors.As(err, &silent) {
+					t.Fatalf("got %v", err)
+				}
+				want := 4 * 15 * time.Second
+				if answer == "\x82" {
+					want = 2 * 15 * time.Second
+				}
+				if d := time.Since(begin); d < want || d > want+20*time.Second {
+					t.Errorf("given up after %v, pings %d", d, len(at))
+				}
+				c.Close(CodeNormal)
+				<-done
+			})
+		})
+	}
+}
+
+// TestKeepaliveConcludesNothingWhileNobodyReads: a channel without credit does not read, and its upstream is not to blame.
+func TestKeepaliveConcludesNothingWhileNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := pair(t)
+		at, done := pings(peer, func() string { return frame(final|opText, "here") })
+		c.Keepalive(15*time.Second, 10*time.Second)
+		<-time.After(time.Hour)
+		if len(at) != 0 {
+			t.Errorf("%d pings while nobody reads", len(at))
+		}
+		if _, m := next(t, c, &reader{limit: MaxRead, part: MaxRead}); string(m) != "here" {
+			t.Errorf("got %q", m)
+		}
+		c.Close(CodeNormal)
+		<-done
+	})
+}
+
+// TestKeepaliveWaitsForBlockedWriter: a process that does not read its input holds up the ping; that is no reason to give up.
+func TestKeepaliveWaitsForBlockedWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := pair(t)
+		c.Keepalive(15*time.Second, 10*time.Second)
+		wrote, read := make(chan error, 1), make(chan error, 1)
+		go func() { wrote <- c.WriteMessage(Binary, []byte("input")) }()
+		go func() {
+			_, err := c.Read(MaxRead, MaxRead)
+			read <- err
+		}()
+		select {
+		case err := <-read:
+			t.Errorf("given up: %v", err)
+		case <-time.After(time.Hour):
+		}
+		c.Close(CodeNormal)
+		<-wrote
+		<-read
+	})
+}
