@@ -29,6 +29,9 @@ type Client struct {
 
 	carrying sync.WaitGroup // one goroutine for each session
 
+	closeOnce sync.Once
+	closeErr  error // Guarded by closeOnce.
+
 	tokenMu sync.Mutex // one caller of Config.Token at a time
 	stateMu sync.Mutex // one caller of Config.OnState at a time
 
@@ -84,12 +87,13 @@ func (c *Client) newConn() (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Close ends the session with all its channels and waits until nothing of the client runs any more.
+// Close ends the session with all its channels and waits until nothing of the client runs any more. It may be called more than once.
 func (c *Client) Close() error {
 	c.cancel(errClosed)
 	c.carrying.Wait()
-	if err := c.calls.Close(); err != nil {
-		return fmt.Errorf("close: %w", err)
+	c.closeOnce.Do(func() { c.closeErr = c.calls.Close() })
+	if c.closeErr != nil {
+		return fmt.Errorf("close: %w", c.closeErr)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package kubetest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -62,7 +63,9 @@ func bubble(t *testing.T, o Options) (*Server, func(query string) *bufio.Scanner
 		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	return s, func(query string) *bufio.Scanner {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x"+configMaps+"?watch=1&"+query, nil)
