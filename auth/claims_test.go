@@ -157,8 +157,14 @@ func TestT_A6_TheClockDecides(t *testing.T) {
 		at   time.Duration
 		want sluicev1.Reason
 	}{
-		{0, accepted}, {-30 * time.Second, accepted}, {-31 * time.Second, notYet}, {-time.Hour, notYet},
-		{time.Minute - 1, accepted}, {time.Minute, expired}, {time.Hour, expired}, {time.Second, accepted},
+		{0, accepted},
+		{-30 * time.Second, accepted},
+		{-31 * time.Second, notYet},
+		{-time.Hour, notYet},
+		{time.Minute - 1, accepted},
+		{time.Minute, expired},
+		{time.Hour, expired},
+		{time.Second, accepted},
 	} {
 		step.Store(int64(tc.at))
 		p, err := authenticate(t, o, token)
@@ -272,10 +278,19 @@ func TestT_A16_AnEmailIsOneVerifiedAddress(t *testing.T) {
 		verified any
 		want     sluicev1.Reason
 	}{
-		{"alice@example.com", true, accepted}, {"alice@example.com", nil, accepted},
-		{"alice@example.com", false, invalid}, {"alice@example.com", "true", invalid}, {"alice@example.com", json.RawMessage("null"), invalid},
-		{"alice@evil.example@example.com", true, invalid}, {"@example.com", true, invalid}, {"alice@", true, invalid}, {"alice", true, invalid},
-		{"alice @example.com", true, invalid}, {"alice@example.com\n", true, invalid}, {nil, true, invalid}, {"", true, invalid},
+		{"alice@example.com", true, accepted},
+		{"alice@example.com", nil, accepted},
+		{"alice@example.com", false, invalid},
+		{"alice@example.com", "true", invalid},
+		{"alice@example.com", json.RawMessage("null"), invalid},
+		{"alice@evil.example@example.com", true, invalid},
+		{"@example.com", true, invalid},
+		{"alice@", true, invalid},
+		{"alice", true, invalid},
+		{"alice @example.com", true, invalid},
+		{"alice@example.com\n", true, invalid},
+		{nil, true, invalid},
+		{"", true, invalid},
 	} {
 		s.check(t, map[string]any{"email": tc.email, "email_verified": tc.verified}, tc.want)
 	}

@@ -107,7 +107,7 @@ func (a attacker) sign(t *testing.T, algorithm, signed string, secret []byte) []
 
 // public returns the attacker's key for the algorithm as a JWK.
 func (a attacker) public(algorithm string) json.RawMessage {
-	var key crypto.PublicKey = a.rsa.Public()
+	key := a.rsa.Public()
 	switch {
 	case algorithm == "EdDSA":
 		key = a.ed25519.Public()
@@ -218,7 +218,8 @@ func TestT_A1_AKeyServesOnlyItsOwnAlgorithms(t *testing.T) {
 	for _, published := range auth.Algorithms() {
 		w := newWeb()
 		w.republish("one.example", firstURL, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{
-			Key: keyFor(published), KeyID: "key", Algorithm: published, Use: "sig"}}})
+			Key: keyFor(published), KeyID: "key", Algorithm: published, Use: "sig",
+		}}})
 		o := w.newOIDC(t, config(firstURL))
 		for _, used := range allAlgorithms {
 			unsigned := unsignedToken(t, fmt.Sprintf(`{"alg":%q,"kid":"key"}`, used))
@@ -365,7 +366,9 @@ func TestT_A3_TheIssuerMatchesByteForByte(t *testing.T) {
 	mustAccept(t, s.oidc, s.sign(t, issuer.Claims{}))
 	for _, other := range []any{
 		firstURL + "/", "https://ONE.example", "https://one.example:443", "http://one.example", " " + firstURL, firstURL + "\x00",
-		"one.example", "", nil, 1, []string{firstURL}, secondURL,
+		"one.example", "", nil, 1,
+		[]string{firstURL},
+		secondURL,
 	} {
 		token := s.sign(t, issuer.Claims{Extra: map[string]any{"iss": other}})
 		mustRefuse(t, s.oidc, token, sluicev1.Reason_REASON_INVALID_TOKEN)

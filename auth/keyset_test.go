@@ -424,7 +424,8 @@ func TestTokensWithoutKeyIDAreTriedAgainstAllKeys(t *testing.T) {
 	w := newWeb()
 	decoys := newAttacker(t)
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
-		{Key: decoys.rsa.Public(), KeyID: "one"}, {Key: decoys.curves["256"].Public(), KeyID: "two"}, {Key: a.curves["256"].Public(), KeyID: "three"}}}
+		{Key: decoys.rsa.Public(), KeyID: "one"}, {Key: decoys.curves["256"].Public(), KeyID: "two"}, {Key: a.curves["256"].Public(), KeyID: "three"},
+	}}
 	w.republish("one.example", firstURL, set)
 	o := w.newOIDC(t, config(firstURL))
 	payload := fmt.Sprintf(`{"iss":%q,"sub":"alice","aud":%q,"exp":%d}`, firstURL, audience, time.Now().Add(time.Hour).Unix())

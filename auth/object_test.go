@@ -12,7 +12,9 @@ import (
 
 // agree compares decodeMembers with an independent decoder of the same
 // strictness: exact names, no repeats.
-func agree(t interface{ Fatalf(string, ...any) }, doc []byte) {
+func agree(t interface {
+	Fatalf(format string, args ...any)
+}, doc []byte) {
 	got, ok := decodeMembers(doc)
 	var want map[string]strictjson.RawMessage
 	err := strictjson.Unmarshal(doc, &want)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"github.com/sluice-gateway/sluice/client"
@@ -17,12 +16,12 @@ func ExampleClient_Watch() {
 		Address: "gateway.example:8443",
 		Token:   client.StaticToken(os.Getenv("SLUICE_TOKEN")),
 		Name:    "example/1.0",
-		OnState: func(s client.State) { slog.Info("gateway", "phase", s.Phase.String(), "resumed", s.Resumed) },
+		OnState: func(s client.State) { fmt.Println("the session is", s.Phase) },
 	})
 	if err != nil {
 		panic(err)
 	}
-	defer c.Close() //nolint:errcheck // nothing is left to do about it
+	defer c.Close()
 
 	w := c.Watch(client.WatchRequest{
 		Cluster: "dev",
@@ -32,8 +31,7 @@ func ExampleClient_Watch() {
 	for {
 		ev, err := w.Next(context.Background())
 		if err != nil {
-			var e *client.Error
-			if errors.As(err, &e) {
+			if e, ok := errors.AsType[*client.Error](err); ok {
 				fmt.Println("the watch has ended:", e.Code, e.Reason)
 			}
 			return
@@ -64,7 +62,7 @@ func ExampleClient_WatchRaw() {
 	if err != nil {
 		panic(err)
 	}
-	defer c.Close() //nolint:errcheck // nothing is left to do about it
+	defer c.Close()
 
 	bytes := 0
 	err = c.WatchRaw(context.Background(), client.WatchRequest{

@@ -29,7 +29,7 @@ const (
 )
 
 // TestHL_D23_AnswersOfTheAPIServerComeThrough: Headlamp made every refused upgrade "bad handshake", so that nobody could tell 401 from 403,
-// 410 or 429, nor when to try again. Both ways of asking tell all of it. (T-E5)
+// 410 or 429, nor when to try again. Both ways of asking tell all of it. (T-E5).
 func TestHL_D23_AnswersOfTheAPIServerComeThrough(t *testing.T) {
 	forbidden := `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"pods is forbidden","reason":"Forbidden",` +
 		`"details":{"kind":"pods","causes":[{"reason":"r","message":"m","field":"f"}]},"code":403}`

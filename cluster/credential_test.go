@@ -187,7 +187,7 @@ func TestT_B18_PassthroughSendsNothingOfTheGateway(t *testing.T) {
 	if len(r.TLS.PeerCertificates) > 0 {
 		t.Error("the gateway's certificate was sent")
 	}
-	key1 := r.Header.Get("Sec-Websocket-Key")
+	key1 := r.Header.Get("Sec-WebSocket-Key")
 	want := http.Header{
 		"Accept": {"application/json"}, "Authorization": {"Bearer " + aliceToken}, "Connection": {"Upgrade"}, "Origin": {s.URL},
 		"Sec-Websocket-Key": {key1}, "Sec-Websocket-Protocol": {"a, b"}, "Sec-Websocket-Version": {"13"}, "Upgrade": {"websocket"},

@@ -63,8 +63,8 @@ func TestAllProblemsAreReported(t *testing.T) {
 func mentions(t *testing.T, configs []Config, says []string) {
 	t.Helper()
 	s, err := New(configs, "sluice/test", Timeouts{})
-	defer s.Close()
 	if err == nil {
+		s.Close()
 		t.Fatal("accepted")
 	}
 	for _, what := range says {

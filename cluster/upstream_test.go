@@ -47,7 +47,9 @@ func TestT_B6_RefusedUpgradeIsNotReused(t *testing.T) {
 	u := upstreamOf(t, s.passthrough())
 	from := map[string]bool{}
 	for range 3 {
-		refuse(t, u)
+		if err := refuse(t, u); err == nil {
+			t.Fatal("it was not refused")
+		}
 		from[s.last(t).RemoteAddr] = true
 	}
 	if len(from) != 3 {

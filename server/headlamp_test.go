@@ -91,7 +91,9 @@ func TestHL_D2_SelectorsAreChannelsOfTheirOwn(t *testing.T) {
 		}
 	}
 	c.send(&sluicev1.ClientFrame{Channel: 2, Frame: &sluicev1.ClientFrame_Close{Close: &sluicev1.Close{}}})
-	c.closed(2)
+	if err := c.closed(2); err == nil || err.Code != codes.Canceled {
+		t.Errorf("channel 2 ended with %v", err)
+	}
 	apply(t, r, "a", "2")
 	c.until(event(1))
 }
@@ -348,7 +350,9 @@ func TestHL_D28_ChannelsAreAuditedAndCounted(t *testing.T) {
 	c.send(openFrame(1, 0, watching(func(w *sluicev1.WatchTarget) { w.Namespace = "default" })))
 	c.until(listed(1))
 	c.send(&sluicev1.ClientFrame{Channel: 1, Frame: &sluicev1.ClientFrame_Close{Close: &sluicev1.Close{Reason: "done"}}})
-	c.closed(1)
+	if err := c.closed(1); err == nil || err.Code != codes.Canceled {
+		t.Errorf("the channel ended with %v", err)
+	}
 	if code, body := r.Admin("/metrics"); code != http.StatusOK || !strings.Contains(body, `sluice_channels_opened_total{kind="watch"} 1`) {
 		t.Errorf("metrics: %d", code)
 	}
@@ -362,7 +366,7 @@ func TestHL_D28_ChannelsAreAuditedAndCounted(t *testing.T) {
 		BytesOut                                    *float64 `json:"bytes_out"`
 	}
 	var lines []line
-	for _, l := range strings.Split(strings.TrimSpace(r.Audit.String()), "\n") {
+	for l := range strings.SplitSeq(strings.TrimSpace(r.Audit.String()), "\n") {
 		var a line
 		if err := json.Unmarshal([]byte(l), &a); err != nil {
 			t.Fatalf("%q: %v", l, err)

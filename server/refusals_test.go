@@ -85,10 +85,7 @@ func TestT_A13_EveryDoorRefusesAlike(t *testing.T) {
 	}
 	conn := r.Conn()
 	for name, c := range cases {
-		ctx := within(t)
-		for _, a := range c.authorization {
-			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", a)
-		}
+		ctx := metadata.NewOutgoingContext(within(t), metadata.MD{"authorization": c.authorization})
 		for door, err := range doors(ctx, conn) {
 			e := status.From(err)
 			if e == nil || e.Code != codes.Unauthenticated || e.Reason != c.reason || !e.FromPeer {

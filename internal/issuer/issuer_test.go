@@ -130,7 +130,7 @@ func TestExtraClaimsWinAndNilRemoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := mustSign(t, i, issuer.Claims{Subject: "alice", Extra: map[string]any{"sub": "bob", "exp": nil}})
-	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestPublicKeyPEMIsTheSigningKey(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", alg, err)
 		}
-		signed, err := jose.ParseSigned(mustSign(t, i, issuer.Claims{Subject: "alice"}), []jose.SignatureAlgorithm{alg})
+		signed, err := jose.ParseSignedCompact(mustSign(t, i, issuer.Claims{Subject: "alice"}), []jose.SignatureAlgorithm{alg})
 		if err != nil {
 			t.Fatal(err)
 		}

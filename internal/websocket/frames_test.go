@@ -130,20 +130,20 @@ func TestFramesOfRFC6455(t *testing.T) {
 		{"4.1.5 opcode 7", frame(final|7, "x"), nil, nil, protocol},
 		{"4.2.1 opcode 11", frame(final|11, ""), nil, nil, protocol},
 		{"4.2.5 opcode 15", frame(final|15, ""), nil, nil, protocol},
-		{"5.1 fragmented ping", frame(9, "a") + frame(final|0, "b"), nil, nil, protocol},
-		{"5.2 fragmented pong", frame(10, "a") + frame(final|0, "b"), nil, nil, protocol},
-		{"5.2b fragmented close", frame(8, "") + frame(final|0, "b"), nil, nil, protocol},
-		{"5.3 text in two frames", frame(1, "a") + frame(final|0, "b"), []string{"T!ab"}, nil, nil},
-		{"5.6 ping between the frames of a text", frame(1, "a") + frame(final|9, "p") + frame(final|0, "b"), []string{"T!ab"}, []string{"9:p"}, nil},
-		{"5.9 continuation without a start", frame(final|0, "a") + frame(final|1, "b"), nil, nil, protocol},
+		{"5.1 fragmented ping", frame(9, "a") + frame(final, "b"), nil, nil, protocol},
+		{"5.2 fragmented pong", frame(10, "a") + frame(final, "b"), nil, nil, protocol},
+		{"5.2b fragmented close", frame(8, "") + frame(final, "b"), nil, nil, protocol},
+		{"5.3 text in two frames", frame(1, "a") + frame(final, "b"), []string{"T!ab"}, nil, nil},
+		{"5.6 ping between the frames of a text", frame(1, "a") + frame(final|9, "p") + frame(final, "b"), []string{"T!ab"}, []string{"9:p"}, nil},
+		{"5.9 continuation without a start", frame(final, "a") + frame(final|1, "b"), nil, nil, protocol},
 		{"5.10 unfinished continuation without a start", frame(0, "a"), nil, nil, protocol},
-		{"5.15 continuation after the end", frame(1, "a") + frame(final|0, "b") + frame(0, "c"), []string{"T!ab"}, nil, protocol},
+		{"5.15 continuation after the end", frame(1, "a") + frame(final, "b") + frame(0, "c"), []string{"T!ab"}, nil, protocol},
 		{"5.18 message within a message", frame(1, "a") + frame(final|1, "b"), nil, nil, protocol},
-		{"5.19 five frames with pings between", frame(2, "a") + frame(0, "b") + frame(final|9, "1") + frame(0, "c") + frame(0, "") + frame(final|9, "2") + frame(final|0, "d"), []string{"B!abcd"}, []string{"9:1", "9:2"}, nil},
-		{"6.1.2 three empty frames", frame(1, "") + frame(0, "") + frame(final|0, ""), []string{"T!"}, nil, nil},
-		{"6.2.3 a rune over frames", frame(1, "\xce") + frame(0, "\xba\xe2\x82") + frame(final|0, "\xac"), []string{"T!κ€"}, nil, nil},
+		{"5.19 five frames with pings between", frame(2, "a") + frame(0, "b") + frame(final|9, "1") + frame(0, "c") + frame(0, "") + frame(final|9, "2") + frame(final, "d"), []string{"B!abcd"}, []string{"9:1", "9:2"}, nil},
+		{"6.1.2 three empty frames", frame(1, "") + frame(0, "") + frame(final, ""), []string{"T!"}, nil, nil},
+		{"6.2.3 a rune over frames", frame(1, "\xce") + frame(0, "\xba\xe2\x82") + frame(final, "\xac"), []string{"T!κ€"}, nil, nil},
 		{"6.3.1 text that is not UTF-8", frame(final|1, "\xce\xba\xed\xa0\x80edited"), nil, nil, invalid},
-		{"6.3.2 text over frames that is not UTF-8", frame(1, "\xce") + frame(final|0, "\xce"), nil, nil, invalid},
+		{"6.3.2 text over frames that is not UTF-8", frame(1, "\xce") + frame(final, "\xce"), nil, nil, invalid},
 		{"6.4 text that ends inside a rune", frame(final|1, "a\xe2\x82"), nil, nil, invalid},
 		{"6.x binary need not be UTF-8", frame(final|2, "\xff\xfe"), []string{"B!\xff\xfe"}, nil, nil},
 		{"7.1.1 message, then close", frame(final|1, "a") + frame(final|8, "\x03\xe8bye"), []string{"T!a"}, nil, &CloseError{1000, "bye"}},
@@ -177,7 +177,7 @@ func TestFramesOfRFC6455(t *testing.T) {
 				if errors.As(got.Err, &broken) && broken.Message != "" {
 					got.Err = &ProtocolError{Code: broken.Code}
 				}
-				if want := (taken{c.fragments, c.controls, c.err}); !reflect.DeepEqual(got, want) {
+				if want := (taken{c.fragments, c.controls, c.err}); !reflect.DeepEqual(got, want) { //nolint:govet // errors of ours, compared field by field
 					t.Errorf("got %.200v\nwant %.200v", got, want)
 				}
 			})
@@ -188,8 +188,9 @@ func TestFramesOfRFC6455(t *testing.T) {
 func TestTextIsCutBetweenRunes(t *testing.T) {
 	const text = "añ€𝄞añ€𝄞añ€𝄞añ€𝄞"
 	for part := minPart; part < 20; part++ {
-		got := take(t, &framer{utf8: true}, frame(1, text[:9])+frame(final|0, text[9:]), 100, part, whole)
+		got := take(t, &framer{utf8: true}, frame(1, text[:9])+frame(final, text[9:]), 100, part, whole)
 		joined := ""
+		var joinedSb193 strings.Builder
 		for i, f := range got.Fragments {
 			p := strings.TrimPrefix(f, "T!")
 			if i < len(got.Fragments)-1 {
@@ -198,8 +199,9 @@ func TestTextIsCutBetweenRunes(t *testing.T) {
 			if !utf8.ValidString(p) || len(p) > part {
 				t.Errorf("part %d: fragment %q", part, f)
 			}
-			joined += p
+			joinedSb193.WriteString(p)
 		}
+		joined += joinedSb193.String()
 		if joined != text || got.Err != nil {
 			t.Errorf("part %d: %q, %v", part, joined, got.Err)
 		}
@@ -306,7 +308,7 @@ func withGorilla(t testing.TB, stream string) []string {
 // FuzzFrames proves that how a stream is cut makes no difference, that nothing panics, and that memory follows the bytes that
 // came and not those that were promised.
 func FuzzFrames(f *testing.F) {
-	f.Add([]byte(frame(final|1, "hello")+frame(final|9, "p")+frame(2, "a")+frame(final|0, "b")+frame(final|8, "\x03\xe8")), uint8(3), uint16(8), uint8(0), true)
+	f.Add([]byte(frame(final|1, "hello")+frame(final|9, "p")+frame(2, "a")+frame(final, "b")+frame(final|8, "\x03\xe8")), uint8(3), uint16(8), uint8(0), true)
 	f.Add(binary.BigEndian.AppendUint64([]byte{0x82, 127}, 1<<63), uint8(1), uint16(100), uint8(64), false)
 	f.Add([]byte(frame(final|1, "añ€𝄞añ€𝄞añ€𝄞")), uint8(2), uint16(5), uint8(1), true)
 	f.Add([]byte(strings.Repeat(frame(final|2, ""), 300)), uint8(200), uint16(5), uint8(64), true)
@@ -315,7 +317,7 @@ func FuzzFrames(f *testing.F) {
 		one, many := &framer{utf8: text, cost: price}, &framer{utf8: text, cost: price}
 		a := take(t, one, string(stream), 1<<30, size, whole)
 		b := take(t, many, string(stream), size+price, size, func(int) int { return int(cut) })
-		if !reflect.DeepEqual(a, b) {
+		if !reflect.DeepEqual(a, b) { //nolint:govet // errors of ours, compared field by field
 			t.Fatalf("whole: %q\ncut:   %q", a, b)
 		}
 		if cap(one.carry) > 2*len(stream)+64 {

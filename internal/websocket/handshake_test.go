@@ -17,28 +17,28 @@ import (
 
 // answerWith makes a Handshake against a server that reads the request and writes what answer says, and returns what happened
 // and what the server read after that until the end.
-func answerWith(t *testing.T, answer func(req *http.Request) string, subprotocols ...string) (*Conn, error, string) {
+func answerWith(t *testing.T, answer func(req *http.Request) string, subprotocols ...string) (after string, err error) {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	after := make(chan string, 1)
+	rest := make(chan string, 1)
 	go func() {
 		defer theirs.Close()
 		r := bufio.NewReader(theirs)
 		req, err := http.ReadRequest(r)
 		if err != nil {
-			after <- err.Error()
+			rest <- err.Error()
 			return
 		}
 		_, _ = io.WriteString(theirs, answer(req))
-		rest, _ := io.ReadAll(r)
-		after <- string(rest)
+		b, _ := io.ReadAll(r) // what arrived before the reset
+		rest <- string(b)
 	}()
 	req, _ := http.NewRequest(http.MethodGet, "http://peer/path", nil)
 	c, err := Handshake(t.Context(), ours, req, subprotocols...)
 	if err == nil {
 		c.Close(CodeNormal)
 	}
-	return c, err, <-after
+	return <-rest, err
 }
 
 // upgrade is a correct answer.
@@ -51,7 +51,7 @@ func TestHandshakeTakesCorrectAnswer(t *testing.T) {
 	keys := map[string]bool{}
 	for range 2 {
 		var seen *http.Request
-		_, err, _ := answerWith(t, func(req *http.Request) string {
+		_, err := answerWith(t, func(req *http.Request) string {
 			seen = req
 			return "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + upgrade(req, "Sec-WebSocket-Protocol: b", "")
 		}, "a", "b")
@@ -64,7 +64,7 @@ func TestHandshakeTakesCorrectAnswer(t *testing.T) {
 				t.Errorf("%s: %q", name, got)
 			}
 		}
-		keys[seen.Header.Get("Sec-Websocket-Key")] = true
+		keys[seen.Header.Get("Sec-WebSocket-Key")] = true
 	}
 	if len(keys) != 2 {
 		t.Errorf("keys %v", keys)
@@ -106,7 +106,7 @@ func TestT_B6_FailedUpgradeEndsTheConnection(t *testing.T) {
 	}
 	for name, c := range answers {
 		t.Run(name, func(t *testing.T) {
-			_, err, after := answerWith(t, c.answer, "a", "b")
+			after, err := answerWith(t, c.answer, "a", "b")
 			var refused *HandshakeError
 			if !errors.As(err, &refused) || refused.StatusCode != c.code {
 				t.Errorf("got %v", err)
@@ -122,19 +122,19 @@ func TestT_B6_FailedUpgradeEndsTheConnection(t *testing.T) {
 }
 
 func TestHandshakeBoundsTheAnswer(t *testing.T) {
-	_, err, _ := answerWith(t, func(*http.Request) string { return "HTTP/1.1 101 S\r\nX: " + strings.Repeat("x", 1<<20) })
+	_, err := answerWith(t, func(*http.Request) string { return "HTTP/1.1 101 S\r\nX: " + strings.Repeat("x", 1<<20) })
 	var refused *HandshakeError
 	if !errors.As(err, &refused) || !strings.Contains(refused.Error(), "64 KiB") {
 		t.Errorf("long header: %v", err)
 	}
-	_, err, _ = answerWith(t, func(*http.Request) string {
+	_, err = answerWith(t, func(*http.Request) string {
 		return "HTTP/1.1 403 F\r\nContent-Length: 1048576\r\n\r\n" + strings.Repeat("x", 1<<20)
 	})
-	if !errors.As(err, &refused) || refused.StatusCode != 403 || !bytes.Equal(refused.Body, bytes.Repeat([]byte("x"), maxAnswer)) {
+	if !errors.As(err, &refused) || refused.StatusCode != http.StatusForbidden || !bytes.Equal(refused.Body, bytes.Repeat([]byte("x"), maxAnswer)) {
 		t.Errorf("long body: %v, %d bytes", err, len(refused.Body))
 	}
-	_, err, _ = answerWith(t, func(*http.Request) string { return strings.Repeat("HTTP/1.1 102 P\r\n\r\n", 100) })
-	if err == nil || errors.As(err, &refused) && refused.StatusCode == 101 {
+	_, err = answerWith(t, func(*http.Request) string { return strings.Repeat("HTTP/1.1 102 P\r\n\r\n", 100) })
+	if err == nil || errors.As(err, &refused) && refused.StatusCode == http.StatusSwitchingProtocols {
 		t.Errorf("interim answers: %v", err)
 	}
 }

@@ -28,7 +28,7 @@ func TestIdleConnHoldsNoBatch(t *testing.T) {
 					t.Fatalf("got %q", m)
 				}
 				reading.Go(func() { _, _ = c.Read(MaxRead, MaxRead) })
-				defer c.Close(CodeNormal) //nolint:revive // at the end, all of them
+				defer c.Close(CodeNormal) //nolint:gocritic // they live until the test has looked at all of them
 				awaitWaiting(t, c)
 			}
 			awaitCollected(t, alive)

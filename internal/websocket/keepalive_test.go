@@ -56,7 +56,8 @@ func TestKeepaliveIsAnsweredByAnyBytes(t *testing.T) {
 				c, peer := pair(t)
 				answers := 0
 				at, done := pings(peer, func() string {
-					if answers++; answers > 3 || answers > 1 && answer == "\x82" {
+					answers++
+					if answers > 3 || answers > 1 && answer == "\x82" {
 						return ""
 					}
 					return answer
@@ -70,8 +71,7 @@ func TestKeepaliveIsAnsweredByAnyBytes(t *testing.T) {
 						b.Release()
 					}
 				}
-				var silent *TimeoutError
-				if !errors.As(err, &silent) {
+				if _, ok := errors.AsType[*TimeoutError](err); !ok {
 					t.Fatalf("got %v", err)
 				}
 				want := 4 * 15 * time.Second
@@ -123,7 +123,8 @@ func TestKeepaliveWaitsForBlockedWriter(t *testing.T) {
 		case <-time.After(time.Hour):
 		}
 		c.Close(CodeNormal)
-		<-wrote
-		<-read
+		if werr, rerr := <-wrote, <-read; werr == nil || rerr == nil {
+			t.Errorf("after Close: write %v, read %v", werr, rerr)
+		}
 	})
 }
