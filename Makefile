@@ -15,7 +15,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## build and run the gateway with an embedded cluster and issuer (ARGS='--token-ttl 5m')
-	@exec bin/sluice dev $(ARGS)
+	@command -v grpcurl >/dev/null || set -- --grpcurl "$$(tools/build.sh grpcurl)"; exec bin/sluice dev "$$@" $(ARGS)
 
 build: ## build bin/sluice
 	go build -trimpath -o bin/sluice ./cmd/sluice

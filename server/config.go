@@ -101,6 +101,9 @@ func quarterOfMemory() int {
 	return 1 << 30
 }
 
+// Validate reports all that is wrong at once, as New does. Zero fields are right.
+func (l Limits) Validate() error { return l.withDefaults().validate() }
+
 // validate reports all that is wrong.
 func (l Limits) validate() error {
 	var errs []error

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// system is what a command has of the world besides its arguments.
+type system struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // refused, unreachable, or ended with an error
+	exitUsage  = 2 // the command line or the configuration is wrong
+)
+
+// run runs one command line and returns the exit code. It ends with ctx.
+func run(ctx context.Context, args []string, sys system) int {
+	root := newRoot(sys)
+	root.SetArgs(args)
+	return report(root.ExecuteContext(ctx), sys.stderr)
+}
+
+func newRoot(sys system) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sluice",
+		Short: "A gRPC streaming gateway in front of Kubernetes API servers",
+		Long: `Sluice carries many Kubernetes watches on one authenticated gRPC stream, each over a WebSocket of its own to the API server.
+
+  sluice dev            a gateway with an embedded cluster: nothing to set up, lines to paste
+  sluice serve          a gateway for your clusters
+  sluice watch pods     what happens in a cluster, through a gateway`,
+		Args:          unknownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
+	}
+	root.SetOut(sys.stdout)
+	root.SetErr(sys.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%w", err) })
+	root.AddCommand(newDev(sys), newServe(sys), newWatch(sys), newClusters(sys), newVersion(sys))
+	return root
+}
+
+// unknownCommand refuses what is no command, naming those that look like it.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		return usage(cmd, "there is no command %q; did you mean %s?", args[0], strings.Join(like, " or "))
+	}
+	return usage(cmd, "there is no command %q", args[0])
+}
+
+// arguments wants between least and most arguments, which say what.
+func arguments(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usage(cmd, "%s is missing", what)
+		case len(args) > most && most == 0:
+			return usage(cmd, "it takes no argument, such as %q", args[0])
+		case len(args) > most:
+			return usage(cmd, "it takes %s and no more, such as %q", what, args[most])
+		}
+		return nil
+	}
+}
+
+// oneOfFlags refuses two flags that contradict each other.
+func oneOfFlags(cmd *cobra.Command, a, b string) error {
+	if cmd.Flags().Changed(a) && cmd.Flags().Changed(b) {
+		return usage(cmd, "--%s and --%s contradict each other; give one", a, b)
+	}
+	return nil
+}
+
+// usageError is a command line that cannot be run.
+type usageError struct {
+	command string // its path, such as "sluice watch"
+	err     error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func (e *usageError) Unwrap() error { return e.err }
+
+func usage(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{cmd.CommandPath(), fmt.Errorf(format, args...)}
+}
