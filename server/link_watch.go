@@ -72,6 +72,7 @@ func (l *watchLink) tell(f *sluicev1.ServerFrame) error {
 	case *sluicev1.ServerFrame_Data:
 		return l.tellData(f.Data)
 	case *sluicev1.ServerFrame_ChannelState:
+		l.event = nil // an event that was begun will not be completed
 		return l.send(&sluicev1.WatchResponse{State: f.ChannelState, Cursor: f.ChannelState.GetCursor()})
 	case *sluicev1.ServerFrame_Closed:
 		l.closed = f.Closed

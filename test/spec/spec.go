@@ -38,11 +38,11 @@ type Rule struct {
 }
 
 var (
-	rule = regexp.MustCompile(`(?m)^- \*\*\[([A-Z]+-[0-9]+)\]\*\* (.*(?:\n  .*)*)`)
-	row  = regexp.MustCompile(`(?m)^\| ([A-Z]+-[0-9]+) \| (.*?) \|$`)
+	rule = regexp.MustCompile(`(?m)^- \*\*\[([A-Z]+-\d+)\]\*\* (.*(?:\n {2}.*)*)`)
+	row  = regexp.MustCompile(`(?m)^\| ([A-Z]+-\d+) \| (.*?) \|$`)
 	name = regexp.MustCompile("`([^`]+)`")
 	// mention is an id in the text, as in "see [SES-3]".
-	mention = regexp.MustCompile(`\[([A-Z]+-[0-9]+)\]`)
+	mention = regexp.MustCompile(`\[([A-Z]+-\d+)\]`)
 	binding = regexp.MustCompile(`\b(MUST|SHOULD|MAY)\b`)
 )
 
@@ -73,21 +73,21 @@ func namesIn(cell string) []string {
 	return found
 }
 
-// Check returns what is wrong with a specification, given the tests that exist, as `folder.TestName`.
-func Check(d Document, exists map[string]bool) []string {
+// Check returns what is wrong with a specification, given the tests that exist, as `folder.TestName`, each with its comment.
+func Check(d Document, tests map[string]string) []string {
 	found := checkRules(d)
 	known := map[string]bool{}
 	for _, r := range d.Rules {
 		known[r.ID] = true
-		tests, ok := d.Tests[r.ID]
+		named, ok := d.Tests[r.ID]
 		switch {
 		case !ok:
 			found = append(found, r.ID+" has no row in the table of tests")
-		case tests != nil && len(tests) == 0:
+		case named != nil && len(named) == 0:
 			found = append(found, r.ID+" names no test and is not said to be untested")
 		}
-		for _, test := range tests {
-			if !exists[test] {
+		for _, test := range named {
+			if _, exists := tests[test]; !exists {
 				found = append(found, fmt.Sprintf("%s names %s, which does not exist", r.ID, test))
 			}
 		}
@@ -105,7 +105,7 @@ func Check(d Document, exists map[string]bool) []string {
 	for _, id := range d.Repeated {
 		found = append(found, id+" has more than one row in the table of tests")
 	}
-	return append(found, unnamed(d, exists)...)
+	return append(found, checkClaims(d, known, tests)...)
 }
 
 // checkRules wants every rule to bind, and the rules of a group to be numbered from 1 on without a gap.
@@ -125,18 +125,27 @@ func checkRules(d Document) []string {
 	return found
 }
 
-// unnamed are the tests that claim to prove a rule and that no rule names.
-func unnamed(d Document, exists map[string]bool) []string {
+// checkClaims wants every test that claims to prove a rule, by its name, to say which: in the table, or in its comment, as in "[SES-3]".
+func checkClaims(d Document, known map[string]bool, tests map[string]string) []string {
 	named := map[string]bool{}
-	for _, tests := range d.Tests {
-		for _, test := range tests {
+	for _, all := range d.Tests {
+		for _, test := range all {
 			named[test] = true
 		}
 	}
 	var found []string
-	for _, test := range slices.Sorted(maps.Keys(exists)) {
-		if strings.Contains(test, ".TestSPEC_") && !named[test] {
-			found = append(found, "no rule names "+test)
+	for _, test := range slices.Sorted(maps.Keys(tests)) {
+		if !strings.Contains(test, ".TestSPEC_") {
+			continue
+		}
+		ids := mention.FindAllStringSubmatch(tests[test], -1)
+		if len(ids) == 0 && !named[test] {
+			found = append(found, test+" proves a rule, and neither the table nor its comment says which")
+		}
+		for _, m := range ids {
+			if !known[m[1]] {
+				found = append(found, fmt.Sprintf("%s proves %s, which is no rule", test, m[1]))
+			}
 		}
 	}
 	return found

@@ -16,9 +16,9 @@ import (
 	"github.com/sluice-gateway/sluice/internal/source"
 )
 
-// TestsOf are the tests, fuzz targets and examples in files, as `folder.TestName`.
-func TestsOf(files []source.File) map[string]bool {
-	tests := map[string]bool{}
+// TestsOf are the tests, fuzz targets and examples in files, as `folder.TestName`, each with its comment.
+func TestsOf(files []source.File) map[string]string {
+	tests := map[string]string{}
 	for _, f := range files {
 		if !f.Test() {
 			continue
@@ -26,7 +26,7 @@ func TestsOf(files []source.File) map[string]bool {
 		for _, d := range f.Syntax.Decls {
 			fn, ok := d.(*ast.FuncDecl)
 			if ok && fn.Recv == nil && testName(fn.Name.Name) {
-				tests[f.Dir()+"."+fn.Name.Name] = true
+				tests[f.Dir()+"."+fn.Name.Name] = fn.Doc.Text()
 			}
 		}
 	}
