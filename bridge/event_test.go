@@ -20,12 +20,18 @@ import (
 
 // TestLongEventComesInPieces within the credit, whole in the end, with its cursor on the last piece; as text cut between runes.
 func TestLongEventComesInPieces(t *testing.T) {
-	content := strings.Repeat("0123456789ä☃🙂\x01", 100_000)
+	const unit = "0123456789ä☃🙂\x01"
 	for name, o := range map[string]kubetest.Options{"streamed": {}, "in pages": {WithoutWatchList: true}} {
 		for _, text := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s text=%v", name, text), func(t *testing.T) {
 				c := overTLS(t, o)
-				c.Faults.Add(kubetest.Fault{Action: kubetest.Fragment(1013), Match: kubetest.Watches})
+				n := 5_000
+				if text && !o.WithoutWatchList {
+					n = 100_000 // about 2 MiB
+				} else {
+					c.Faults.Add(kubetest.Fault{Action: kubetest.Fragment(1013), Match: kubetest.Watches})
+				}
+				content := strings.Repeat(unit, n)
 				listed := c.put(t, "listed", content)
 				open := openOf(pods(), "")
 				open.Text = text
@@ -40,7 +46,7 @@ func TestLongEventComesInPieces(t *testing.T) {
 					if e.Text != text || e.Name == "listed" && e.Version != listed {
 						t.Errorf("%s: text %v, version %s", e.Name, e.Text, e.Version)
 					}
-					if e.Name != "small" && !bytes.Contains(e.Bytes, []byte(strings.Repeat("0123456789ä☃🙂\\u0001", 100_000))) {
+					if e.Name != "small" && !bytes.Contains(e.Bytes, []byte(strings.Repeat(strings.Replace(unit, "\x01", "\\u0001", 1), n))) {
 						t.Errorf("%s has lost something: %d bytes", e.Name, len(e.Bytes))
 					}
 				}
@@ -286,6 +292,51 @@ func TestWhatIsNoList(t *testing.T) {
 		err := start(t, listed(t, body), openOf(pods(), ""), newTestChannel(t, ""), Options{}).wait()
 		if e := status.From(err); e.Reason != want || want == sluicev1.Reason_REASON_LIMIT && e.Limit != "limits.message_bytes" {
 			t.Errorf("%.80s: %v", body, err)
+		}
+	}
+}
+
+// TestWatchIsWhereTheChannelIs: when a channel takes less of a run than it said, the watch stands behind what was taken, and the cursor of the
+// rest is made anew.
+func TestWatchIsWhereTheChannelIs(t *testing.T) {
+	ch := newTestChannel(t, "x")
+	ch.opened, ch.stingy = &sluicev1.Opened{}, true
+	w := &watch{ch: ch, opts: Options{}.withDefaults(), cursors: watchCursors("c", pods())}
+	w.queue = new(queue)
+	for i := range 4 {
+		event := fmt.Appendf(nil, `{"type":"ADDED","object":{"kind":"X","metadata":{"name":"n","resourceVersion":"%d"}}}`, i)
+		if _, err := w.add(event, true, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at, want := range []string{"2", "3"} {
+		if w.offerRun(4 - 3*at); w.version != want {
+			t.Fatalf("the watch is at %q, want %q", w.version, want)
+		}
+	}
+	for i, e := range ch.events() {
+		if want := map[int]string{3: w.cursors.at("3")}[i]; e.Cursor != want {
+			t.Errorf("event %d carries %q, want %q", i, e.Cursor, want)
+		}
+	}
+}
+
+// TestListInPagesWhereStreamingFails, however the API server says so after its 101; but not where it refuses the caller.
+func TestListInPagesWhereStreamingFails(t *testing.T) {
+	const body = `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[]}`
+	for _, code := range []int{400, 405, 422, 500, 501} {
+		up := listed(t, body)
+		up.serve = sent(errorEvent(code, "Because"))
+		r := start(t, up, openOf(pods(), ""), newTestChannel(t, ""), Options{})
+		must(t, r.awaitState(within(t), resyncEnd, 1))
+		r.stop()
+	}
+	for _, code := range []int{401, 403, 404} {
+		up := listed(t, body)
+		up.serve = sent(errorEvent(code, "Because"))
+		err := start(t, up, openOf(pods(), ""), newTestChannel(t, ""), Options{}).wait()
+		if e := status.From(err); e.HTTPCode != code {
+			t.Errorf("%d: %v", code, err)
 		}
 	}
 }

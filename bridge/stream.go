@@ -41,13 +41,13 @@ func (w *watch) unstreamable(err error) bool {
 	if !errors.As(err, &e) {
 		return false
 	}
-	switch code := e.cause.HTTPCode; {
-	case code == http.StatusBadRequest, code == http.StatusUnprocessableEntity:
+	switch e.cause.HTTPCode {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return true
-	case e.said: // etcd cannot tell its progress, or the resource has no watch cache
-		return code >= 500
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusTooManyRequests:
+		return false
 	}
-	return e.silent
+	return e.said || e.silent // what it says is that etcd cannot tell its progress, or that the resource has no watch cache
 }
 
 func (w *watch) watchQuery() url.Values {

@@ -117,7 +117,7 @@ func TestFutureVersionIsFound(t *testing.T) {
 		cursor := watchCursors(c.up.Identity(), pods()).at("1000000")
 		began := time.Now()
 		r := start(t, c.up, openOf(pods(), cursor), newTestChannel(t, cursor), Options{})
-		must(t, r.awaitState(t.Context(), resyncEnd, 1))
+		must(t, r.awaitState(anHour(t), resyncEnd, 1))
 		if took := since(began, time.Now()); took != 3*time.Minute {
 			t.Errorf("found after %v", took)
 		}
@@ -158,7 +158,7 @@ func TestSilenceIsAskedAgainWhenTheAnswerSaysNothing(t *testing.T) {
 		cursor := watchCursors(c.up.Identity(), pods()).at("1000000")
 		began := time.Now()
 		r := start(t, c.up, openOf(pods(), cursor), newTestChannel(t, cursor), Options{})
-		must(t, r.awaitState(t.Context(), resyncEnd, 1))
+		must(t, r.awaitState(anHour(t), resyncEnd, 1))
 		if took := since(began, time.Now()); took != 9*time.Minute {
 			t.Errorf("found after %v", took)
 		}
@@ -172,7 +172,7 @@ func TestSilentListIsAskedForInPages(t *testing.T) {
 		c.put(t, "a", "1")
 		c.Faults.Add(kubetest.Fault{Action: kubetest.StallAfter(0), Match: kubetest.Watches, Times: 1})
 		r := start(t, c.up, openOf(pods(), ""), newTestChannel(t, ""), Options{})
-		must(t, r.awaitState(t.Context(), resyncEnd, 1))
+		must(t, r.awaitState(anHour(t), resyncEnd, 1))
 		if got, want := summary(r.told()), "ADDED:a RESYNC_END"; got != want {
 			t.Errorf("heard %s, want %s", got, want)
 		}
@@ -186,7 +186,7 @@ func TestBookmarkMovesTheWatch(t *testing.T) {
 		target := pods()
 		target.Name = "a"
 		r := start(t, c.up, openOf(target, ""), newTestChannel(t, ""), Options{})
-		must(t, r.awaitState(t.Context(), resyncEnd, 1))
+		must(t, r.awaitState(anHour(t), resyncEnd, 1))
 		newest := ""
 		for i := range 5 {
 			newest = c.put(t, "b", fmt.Sprint(i)) // of no interest to this watch
@@ -194,13 +194,13 @@ func TestBookmarkMovesTheWatch(t *testing.T) {
 		elapse(70 * time.Second)
 		c.Compact(c.Version() - 1)
 		c.EndWatches()
-		must(t, c.Await(t.Context(), func(n kubetest.Counts) bool { return n.Watches == 2 }))
+		must(t, c.Await(anHour(t), func(n kubetest.Counts) bool { return n.Watches == 2 }))
 		requests := c.Requests()
 		u, err := url.Parse(requests[len(requests)-1].URI)
 		if err != nil || u.Query().Get("resourceVersion") != newest {
 			t.Errorf("the watch goes on with %s, want version %s", u, newest)
 		}
-		must(t, r.awaitEvent(t.Context(), "a", c.put(t, "a", "1")))
+		must(t, r.awaitEvent(anHour(t), "a", c.put(t, "a", "1")))
 		if got, want := summary(r.told()), "RESYNC_END ADDED:a"; got != want {
 			t.Errorf("heard %s, want %s", got, want)
 		}
@@ -235,7 +235,7 @@ func TestTwoAbruptEndsMeanTheVersionIsGone(t *testing.T) {
 			}
 			version := c.put(t, "b", "1")
 			r := start(t, c.up, openOf(pods(), cursor), newTestChannel(t, cursor), Options{})
-			must(t, r.awaitEvent(t.Context(), "b", version))
+			must(t, r.awaitEvent(anHour(t), "b", version))
 			synctest.Wait()
 			if got := summary(r.told()); got != want {
 				t.Errorf("after %d abrupt ends heard %s, want %s", n, got, want)
@@ -249,7 +249,7 @@ func TestSlowReceiverIsNotAStalledOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := inMemory(t, kubetest.Options{})
 		r := start(t, c.up, openOf(pods(), ""), newTestChannel(t, ""), Options{})
-		must(t, r.awaitState(t.Context(), resyncEnd, 1))
+		must(t, r.awaitState(anHour(t), resyncEnd, 1))
 		r.hold(true)
 		c.put(t, "big", strings.Repeat("x", 200<<10))
 		for range 60 {
@@ -271,7 +271,7 @@ func TestStalledReceiverGivesItsUpstreamBack(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := inMemory(t, kubetest.Options{})
 				r := start(t, c.up, openOf(pods(), ""), newTestChannel(t, ""), Options{})
-				must(t, r.awaitState(t.Context(), resyncEnd, 1))
+				must(t, r.awaitState(anHour(t), resyncEnd, 1))
 				r.hold(true)
 				last, want := "", []string(nil)
 				for i := range 100 {
@@ -292,7 +292,7 @@ func TestStalledReceiverGivesItsUpstreamBack(t *testing.T) {
 					t.Fatalf("%d watches while nothing is taken", n)
 				}
 				r.hold(false)
-				must(t, r.awaitEvent(t.Context(), "a99", last))
+				must(t, r.awaitEvent(anHour(t), "a99", last))
 				if got := names(r.events()); !slices.Equal(got, want) {
 					t.Errorf("heard %v", got)
 				}
@@ -338,8 +338,8 @@ func TestListThatStalledBeginsAnew(t *testing.T) {
 					delete(want, fmt.Sprintf("a%02d", i))
 				}
 				r.hold(false)
-				must(t, r.awaitState(t.Context(), resyncEnd, 1))
-				must(t, r.awaitEvent(t.Context(), "z", c.put(t, "z", "1")))
+				must(t, r.awaitState(anHour(t), resyncEnd, 1))
+				must(t, r.awaitEvent(anHour(t), "z", c.put(t, "z", "1")))
 				want["z"] = true
 				if n := len(r.states(resyncBegin)); n != 1 {
 					t.Errorf("%d resyncs", n)
@@ -440,3 +440,10 @@ func elapse(d time.Duration) { <-time.After(d) }
 
 // since is the time between, without the moments that messages take.
 func since(began, now time.Time) time.Duration { return now.Sub(began).Round(10 * time.Millisecond) }
+
+// anHour bounds a wait in the time of the bubble.
+func anHour(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -99,7 +99,7 @@ func (w *watch) recover(ctx context.Context, err error) error {
 		return w.awaitReceiver(ctx)
 	case !errors.As(err, &e): // of the channel
 		return err
-	case terminal(e.cause) && !w.doubtful(e.cause):
+	case terminal(e.cause) && !w.doubtful(e):
 		return e.cause
 	}
 	gone := expired(e.cause) || w.endsAbruptly(e)
@@ -122,8 +122,9 @@ func (w *watch) recover(ctx context.Context, err error) error {
 
 // doubtful reports whether a refusal may not be meant. An API server that has just started knows neither its roles nor its issuers' keys
 // yet: it answers 403 and 401 to those whom it let in before. It is believed when it has said so for Options.Doubt.
-func (w *watch) doubtful(e *status.Error) bool {
-	if !w.opened && !w.known || e.HTTPCode != http.StatusForbidden && e.HTTPCode != http.StatusUnauthorized {
+func (w *watch) doubtful(e *ending) bool {
+	code := e.cause.HTTPCode
+	if e.said || !w.opened && !w.known || code != http.StatusForbidden && code != http.StatusUnauthorized {
 		return false
 	}
 	if w.refused.IsZero() {
