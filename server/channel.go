@@ -57,7 +57,7 @@ func (ses *session) guarded(c *mux.Channel, o *sluicev1.Open) (err *status.Error
 }
 
 func (ses *session) bridge(ctx context.Context, c *mux.Channel, o *sluicev1.Open) error {
-	up, err := ses.server.clusters.Resolve(o.GetCluster(), ses.principal.Load())
+	up, err := ses.server.clusters.Resolve(o.GetCluster(), ses.principal.Load)
 	if err != nil {
 		return err
 	}

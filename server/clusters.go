@@ -23,7 +23,7 @@ func (s *Server) ListResources(ctx context.Context, r *sluicev1.ListResourcesReq
 	if err != nil {
 		return nil, err
 	}
-	up, err := s.clusters.Resolve(r.GetCluster(), p)
+	up, err := s.cfg.Clusters.Resolve(r.GetCluster(), p)
 	if err != nil {
 		return nil, err
 	}

@@ -115,6 +115,10 @@ func (l Limits) validate() error {
 	least("limits.sessions", l.Sessions, 1)
 	least("limits.principal_sessions", l.PrincipalSessions, 1)
 	least("limits.session_channels", l.SessionChannels, 1)
+	if l.SessionChannels > mux.MaxChannels {
+		errs = append(errs, fmt.Errorf("limits.session_channels is %d, must be at most %d: a resume names all channels in one batch",
+			l.SessionChannels, mux.MaxChannels))
+	}
 	least("limits.channels", l.Channels, 1)
 	least("limits.streams", l.Streams, 1)
 	least("limits.message_bytes", l.MessageBytes, mux.MinWindow)

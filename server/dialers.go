@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 
 	"github.com/sluice-gateway/sluice/auth"
@@ -25,21 +26,43 @@ func newDialers(set *cluster.Set, most int) *dialers {
 	return d
 }
 
-// Resolve is the upstream of a cluster for a principal. It dials nothing.
-func (d *dialers) Resolve(name string, p *auth.Principal) (*dialer, error) {
-	up, err := d.set.Resolve(name, p)
+// Resolve is the upstream of a cluster for whoever principal names at the time of each request: a channel outlives the credential it was
+// opened with. It dials nothing.
+func (d *dialers) Resolve(name string, principal func() *auth.Principal) (*dialer, error) {
+	up, err := d.set.Resolve(name, principal())
 	if err != nil {
 		return nil, err
 	}
-	return &dialer{Upstream: up, slots: d.slots[up.Cluster()]}, nil
+	return &dialer{set: d.set, first: up, principal: principal, slots: d.slots[up.Cluster()]}, nil
 }
 
 func (d *dialers) close() { d.set.Close() }
 
-// dialer is an upstream whose dials wait for their turn.
+// dialer is an upstream whose dials wait for their turn, with the credential that is current then.
 type dialer struct {
-	*cluster.Upstream
-	slots chan struct{}
+	set       *cluster.Set
+	first     *cluster.Upstream // names the cluster
+	principal func() *auth.Principal
+	slots     chan struct{}
+}
+
+// Cluster implements bridge.Upstream.
+func (d *dialer) Cluster() string { return d.first.Cluster() }
+
+// Identity implements bridge.Upstream.
+func (d *dialer) Identity() string { return d.first.Identity() }
+
+func (d *dialer) now() (*cluster.Upstream, error) {
+	return d.set.Resolve(d.first.Cluster(), d.principal())
+}
+
+// Get implements bridge.Upstream.
+func (d *dialer) Get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+	up, err := d.now()
+	if err != nil {
+		return nil, err
+	}
+	return up.Get(ctx, path, query)
 }
 
 // Dial implements bridge.Upstream.
@@ -50,5 +73,9 @@ func (d *dialer) Dial(ctx context.Context, path string, query url.Values, subpro
 		return nil, "", context.Cause(ctx)
 	}
 	defer func() { <-d.slots }()
-	return d.Upstream.Dial(ctx, path, query, subprotocols...)
+	up, err := d.now()
+	if err != nil {
+		return nil, "", err
+	}
+	return up.Dial(ctx, path, query, subprotocols...)
 }

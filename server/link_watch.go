@@ -82,7 +82,7 @@ func (l *watchLink) tell(f *sluicev1.ServerFrame) error {
 
 func (l *watchLink) tellData(d *sluicev1.Data) error {
 	if len(d.GetBinary()) > 0 {
-		return status.New(codes.Internal, sluicev1.Reason_REASON_UPSTREAM_PROTOCOL, "an event of the API server is not valid UTF-8")
+		return status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_PROTOCOL, "an event of the API server is not valid UTF-8")
 	}
 	if !d.GetMore() && len(l.event) == 0 {
 		return l.send(&sluicev1.WatchResponse{Event: d.GetText(), Cursor: d.GetCursor()})

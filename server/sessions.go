@@ -35,6 +35,7 @@ type session struct {
 
 	// Guarded by sessions.mu.
 	links    int         // that carry it
+	version  uint64      // of the credential: rises with each that was accepted
 	detach   *time.Timer // ends it when it stays detached; nil while it is attached
 	expiry   *time.Timer
 	detached time.Time
@@ -97,6 +98,9 @@ func (ss *sessions) resume(p *auth.Principal, hello *sluicev1.Hello) (*session, 
 		return nil, status.New(codes.PermissionDenied, sluicev1.Reason_REASON_PRINCIPAL_MISMATCH,
 			"the session belongs to another principal than the credential")
 	}
+	if err := ses.mux.CheckResume(hello); err != nil { // a stale copy of the client changes nothing
+		return nil, err
+	}
 	ses.principal.Store(p)
 	ses.attach(p)
 	return ses, nil
@@ -105,6 +109,7 @@ func (ss *sessions) resume(p *auth.Principal, hello *sluicev1.Hello) (*session, 
 // attach notes one more link. sessions.mu is held.
 func (ses *session) attach(p *auth.Principal) {
 	ses.links++
+	ses.version++
 	ses.detached = time.Time{}
 	if ses.detach != nil {
 		ses.detach.Stop()
@@ -116,7 +121,7 @@ func (ses *session) attach(p *auth.Principal) {
 	ses.expiry = time.AfterFunc(time.Until(p.ExpiresAt), func() { ses.mux.End(errExpired) })
 	if !ses.mux.Plain() {
 		ses.mux.SetAuth(&sluicev1.AuthState{
-			Version: 1, State: sluicev1.AuthState_STATE_ACCEPTED, ExpiresAt: timestamppb.New(p.ExpiresAt),
+			Version: ses.version, State: sluicev1.AuthState_STATE_ACCEPTED, ExpiresAt: timestamppb.New(p.ExpiresAt),
 		})
 	}
 }
