@@ -26,10 +26,11 @@ func NewBudget(limit int, parent *Budget) *Budget {
 // Held is how many bytes are charged.
 func (b *Budget) Held() int { return int(b.held.Load()) }
 
-// room is how many bytes a channel that holds own may still take. From half of the limit on, the bytes that one channel may hold shrink, from
-// most down to a single frame, so that the largest buffers stop growing first and no channel stops altogether.
-func (b *Budget) room(own, most int) int {
-	room := most - own
+// room is how many bytes a channel that holds own may still take, and which budget keeps it from more, nil for none. From half of the limit
+// on, the bytes that one channel may hold shrink, from most down to a single frame, so that the largest buffers stop growing first and no
+// channel stops altogether.
+func (b *Budget) room(own, most int) (room int, by *Budget) {
+	room = most - own
 	for ; b != nil; b = b.parent {
 		held, half := b.held.Load(), b.limit/2
 		if held <= half {
@@ -37,9 +38,11 @@ func (b *Budget) room(own, most int) int {
 		}
 		left := max(b.limit-held, 0)
 		share := int(int64(most) * left / max(b.limit-half, 1))
-		room = min(room, share-own)
+		if share-own < room {
+			room, by = share-own, b
+		}
 	}
-	return room
+	return room, by
 }
 
 func (b *Budget) charge(n int) {
@@ -64,17 +67,6 @@ func (b *Budget) wake() {
 		close(b.waiting)
 		b.waiting = nil
 	}
-}
-
-// tightest is the budget, of b and its parents, that leaves the least room.
-func (b *Budget) tightest() *Budget {
-	t := b
-	for p := b; p != nil; p = p.parent {
-		if p.limit-p.held.Load() < t.limit-t.held.Load() {
-			t = p
-		}
-	}
-	return t
 }
 
 // freed is closed when room has come back. Ask for it before checking room again, or a release in between is missed.

@@ -40,8 +40,10 @@ type Channel struct {
 	// Owned by the session, guarded by Session.mu.
 	nextReady *Channel // in Session.ready
 	deficit   int      // bytes that the channel may send before its turn ends
-	isReady   bool
-	ackDue    bool // in Session.owing
+	round     uint64   // of the turns, that deficit belongs to
+	isReady   bool     // in Session.ready or Session.opens
+	ackDue    bool     // in Session.owing
+	counted   bool     // in Session.openings
 }
 
 // state is where a channel is. The two directions' half-closes are told by halfClosed flags of the table.
@@ -63,8 +65,8 @@ func (s state) String() string { return stateNames[s] }
 func newChannel(s *Session, id uint32, sink Sink) *Channel {
 	c := &Channel{s: s, id: id, sink: sink}
 	c.ctx, c.end = context.WithCancelCause(context.Background())
-	c.out = sender{role: s.role, channel: id, plain: s.plain, limit: MinWindow, window: MinWindow}
-	c.in = receiver{channel: id, plain: s.plain, window: MinWindow, limit: s.cfg.MessageBytes}
+	c.out = sender{role: s.role, channel: id, plain: s.plain, limit: MinWindow, window: MinWindow, most: uint64(s.cfg.WindowBytes)}
+	c.in = receiver{channel: id, plain: s.plain, budget: s.putting, window: MinWindow, limit: s.cfg.MessageBytes}
 	return c
 }
 
@@ -78,32 +80,36 @@ func (c *Channel) Context() context.Context { return c.ctx }
 func (c *Channel) Credit() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.room()
+	room, _ := c.room()
+	return room
 }
 
-// room is the credit, cut to what the budgets leave; a channel that holds nothing may always take one frame of it. mu is held.
-func (c *Channel) room() int {
+// room is the credit, cut to what the budgets leave, and which of them cut it; a channel that holds no more than bare frames may always take
+// one frame of it. mu is held.
+func (c *Channel) room() (room int, by *Budget) {
 	credit := c.out.room()
 	if credit <= 0 {
-		return credit
+		return credit, nil
 	}
-	room := c.s.budget.room(c.out.held, int(c.out.window))
-	if c.out.held == 0 {
+	room, by = c.s.budget.room(c.out.held, int(c.out.window))
+	if c.out.held <= MaxBare*FrameCost {
 		room = max(room, c.out.piece()+FrameCost)
 	}
-	return min(credit, room)
+	return min(credit, room), by
 }
 
-// AwaitCredit returns once Credit is at least n, which may be up to MaxPiece+FrameCost, or when ctx or the channel ends.
+// AwaitCredit returns once Credit is at least n, which may be up to MaxPiece+FrameCost. It fails when ctx ends, and when nothing more can be
+// sent: after CloseSend and Close, and after the channel's end.
 func (c *Channel) AwaitCredit(ctx context.Context, n int) error {
-	var freed <-chan struct{} // nil unless a budget is what is short
+	var asked *Budget // that tells through freed when room has come back
+	var freed <-chan struct{}
 	for {
-		wait, ofBudget := c.awaitCredit(n)
+		wait, by, err := c.awaitCredit(n)
 		switch {
 		case wait == nil:
-			return nil
-		case ofBudget && freed == nil: // ask to be told, and look again: it may have come in between
-			freed = c.s.budget.tightest().freed()
+			return err
+		case by != nil && by != asked: // ask to be told, and look again: it may have come in between
+			asked, freed = by, by.freed()
 			continue
 		}
 		select {
@@ -114,21 +120,29 @@ func (c *Channel) AwaitCredit(ctx context.Context, n int) error {
 		case <-c.ctx.Done():
 			return context.Cause(c.ctx)
 		}
-		freed = nil
+		asked, freed = nil, nil
 	}
 }
 
-// awaitCredit is nil when there is credit, else what is closed when more comes, and whether a budget is what is short.
-func (c *Channel) awaitCredit(n int) (wait <-chan struct{}, ofBudget bool) {
+// awaitCredit gives what is closed when more credit comes, and the budget that is short if there is credit; nothing to wait for when there
+// is enough of both, or when there will never be.
+func (c *Channel) awaitCredit(n int) (wait <-chan struct{}, by *Budget, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.room() >= n {
-		return nil, false
+	if err := context.Cause(c.ctx); err != nil {
+		return nil, nil, err
+	}
+	if c.out.shut || c.out.ended {
+		return nil, nil, errFinished
+	}
+	room, by := c.room()
+	if room >= n {
+		return nil, nil, nil
 	}
 	if c.credit == nil {
 		c.credit = make(chan struct{})
 	}
-	return c.credit, c.out.room() >= n
+	return c.credit, by, nil
 }
 
 // MaxPiece is the largest payload a piece may have now: [SmallPiece], or [LargePiece] for windows of at least [LargeWindow]. It never shrinks.
@@ -144,7 +158,8 @@ func (c *Channel) Offer(pieces []data.Piece) int {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	c.mu.Lock()
-	taken, first, g := c.out.offer(pieces, c.room())
+	room, _ := c.room()
+	taken, first, g := c.out.offer(pieces, room)
 	c.mu.Unlock()
 	if taken == 0 {
 		return 0
@@ -169,6 +184,9 @@ func (c *Channel) say(m proto.Message) {
 	defer c.sendMu.Unlock()
 	c.mu.Lock()
 	ready := c.charged(func() bool { return c.out.say(m) })
+	if c.out.shut {
+		c.wakeSender()
+	}
 	c.mu.Unlock()
 	if ready {
 		c.s.enqueue(c)
@@ -194,21 +212,28 @@ func (c *Channel) Opened(o *sluicev1.Opened) {
 }
 
 // State tells the client what became of the upstream.
-func (c *Channel) State(s *sluicev1.ChannelState) { c.say(s) }
+func (c *Channel) State(s *sluicev1.ChannelState) {
+	s.Status = fitting(s.GetStatus())
+	c.say(s)
+}
 
-// CloseSend tells the peer that no more data comes from this side.
+// CloseSend tells the peer that no more data comes from this side: Offer takes nothing any more.
 func (c *Channel) CloseSend() { c.say(&sluicev1.CloseSend{}) }
 
 // Resize tells the server the size of the client's terminal.
 func (c *Channel) Resize(width, height uint32) { c.say(&sluicev1.Resize{Width: width, Height: height}) }
 
-// Finish ends a server's channel: Closed follows all data that was taken. Nothing may be sent after it. err nil means success.
+// Finish ends a server's channel: Closed follows all data that was taken. Nothing may be sent after it. err nil means success, which an
+// aborted channel never reports.
 func (c *Channel) Finish(err *status.Error, exit *sluicev1.Exit, aborted bool) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
+	if err == nil && aborted {
+		err = errAborted
+	}
 	m := &sluicev1.Closed{Exit: exit, Aborted: aborted}
 	if err != nil {
-		m.Status = err.Proto()
+		m.Status = fitting(err.Proto())
 	}
 	c.mu.Lock()
 	if c.state == closed {
@@ -216,13 +241,13 @@ func (c *Channel) Finish(err *status.Error, exit *sluicev1.Exit, aborted bool) {
 		return
 	}
 	m.BytesIn, m.BytesOut = c.in.bytes, c.out.bytes
-	ready := c.charged(func() bool { return c.out.finish(m) })
+	ready := c.charged(func() bool { return c.out.finish(m, aborted) })
 	c.state = closed
 	c.in.drop()
 	c.wakeSender()
 	c.mu.Unlock()
 	c.end(finished(err))
-	c.s.over()
+	c.s.over(c)
 	if ready {
 		c.s.enqueue(c)
 	}
@@ -235,7 +260,10 @@ func finished(err *status.Error) error {
 	return errFinished
 }
 
-var errFinished = status.New(codes.Canceled, sluicev1.Reason_REASON_UNSPECIFIED, "the channel has ended")
+var (
+	errFinished = status.New(codes.Canceled, sluicev1.Reason_REASON_UNSPECIFIED, "the channel has ended")
+	errAborted  = status.New(codes.Aborted, sluicev1.Reason_REASON_UNSPECIFIED, "the upstream was not read to its end")
+)
 
 // Close asks the server for a client's channel's end. What has arrived and was not taken is dropped; Closed still arrives.
 func (c *Channel) Close(reason string) {
@@ -246,9 +274,10 @@ func (c *Channel) Close(reason string) {
 		c.mu.Unlock()
 		return
 	}
-	ready := c.charged(func() bool { return c.out.finish(&sluicev1.Close{Reason: reason}) })
+	ready := c.charged(func() bool { return c.out.finish(&sluicev1.Close{Reason: cut(reason, 256)}, true) })
 	c.state = stopping
 	c.in.drop()
+	c.wakeSender()
 	c.mu.Unlock()
 	c.s.owe(c, true)
 	if ready {
@@ -294,7 +323,7 @@ func (c *Channel) next() (ev Event, ok bool, wait <-chan struct{}) {
 // Used says that the caller is done with an event of Next: the peer may be told that it was consumed.
 func (c *Channel) Used(ev *Event) {
 	c.mu.Lock()
-	if c.state == closed && c.s.role == Server || c.in.unused == 0 {
+	if c.state == closed && c.s.role == Server {
 		c.mu.Unlock()
 		return
 	}
@@ -330,8 +359,7 @@ func (c *Channel) Held() int {
 // deliver hands an event over. mu is held.
 func (c *Channel) deliver(ev Event) {
 	if c.sink != nil {
-		ev.cost = c.in.cost
-		c.in.unused++
+		c.in.hand(&ev)
 		c.sink.Deliver(&ev)
 		c.in.used(&ev)
 		return
@@ -355,6 +383,9 @@ func (c *Channel) wakeSender() {
 func (c *Channel) abandon(err *status.Error) {
 	c.mu.Lock()
 	c.charged(func() bool { c.out.drop(); return false })
+	if c.s.role == Server { // a client's caller may still take what has arrived
+		c.in.drop()
+	}
 	c.state = closed
 	c.wakeSender()
 	c.mu.Unlock()

@@ -1,6 +1,8 @@
 package mux
 
 import (
+	"unicode/utf8"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -80,7 +82,7 @@ func (s *Session) handleAbsent(f *frame, isNew bool) error {
 
 // accept opens a channel at a server.
 func (s *Session) accept(f *frame) error {
-	if f.seq != 1 && !(s.plain && f.seq == 0) {
+	if f.seq != 1 && (!s.plain || f.seq != 0) {
 		s.refuse(f.channel, f.seq, status.Violation("channel %d: Open has number %d, not 1", f.channel, f.seq))
 		return nil
 	}
@@ -100,10 +102,7 @@ func (s *Session) accept(f *frame) error {
 	c.mu.Lock()
 	c.in.count(0)
 	c.in.consume(c.in.seq, c.in.cost)
-	if w := o.GetWindow(); w > MinWindow {
-		c.out.window = min(w, uint64(s.cfg.WindowBytes))
-		c.out.limit = c.out.window
-	}
+	c.out.grant(o.GetWindow())
 	c.mu.Unlock()
 	s.owe(c, false)
 	if full {
@@ -119,8 +118,7 @@ func (s *Session) add(id uint32) *Channel {
 	c := newChannel(s, id, nil)
 	c.state = open
 	s.highest = max(s.highest, id)
-	s.chans[id] = c
-	s.openings++
+	s.enter(c)
 	return c
 }
 
@@ -151,6 +149,10 @@ func (s *Session) handleChannel(c *Channel, f *frame) error {
 		c.mu.Unlock()
 		return nil
 	}
+	if over := f.size - len(f.payload); s.role == Server && over > MaxOverhead {
+		c.mu.Unlock()
+		return s.breach(c, status.Violation("channel %d: %v with %d bytes beside its payload, more than %d", c.id, f.kind, over, MaxOverhead))
+	}
 	switch c.in.place(f.seq) {
 	case duplicate:
 		c.mu.Unlock()
@@ -170,7 +172,7 @@ func (s *Session) handleChannel(c *Channel, f *frame) error {
 		s.owe(c, now || over)
 	}
 	if over && f.kind == kindClosed {
-		s.over()
+		s.over(c)
 	}
 	if err != nil {
 		return s.breach(c, err)
@@ -245,6 +247,7 @@ func (c *Channel) apply(f *frame, a action) *status.Error {
 		return nil
 	case act:
 	default:
+		c.in.bytes += uint64(len(f.payload))
 		c.in.count(len(f.payload))
 		c.in.consume(c.in.seq, c.in.cost)
 		return status.Violation("channel %d: %v while %v", c.id, f.kind, c.state)
@@ -279,10 +282,8 @@ func (c *Channel) applyMessage(f *frame) *status.Error {
 		return c.applyClosed(m)
 	case *sluicev1.Opened:
 		c.state = open
-		if m.GetWindow() > c.out.window {
-			c.out.limit, c.out.window = max(c.out.limit, c.out.ackedCost+m.GetWindow()), m.GetWindow()
-			c.wakeSender()
-		}
+		c.out.grant(m.GetWindow())
+		c.wakeSender()
 	case *sluicev1.CloseSend:
 		c.state = halfClosed
 	}
@@ -298,6 +299,7 @@ func (c *Channel) applyMessage(f *frame) *status.Error {
 func (c *Channel) applyClose(m *sluicev1.Close) *status.Error {
 	c.in.count(0)
 	c.in.drop()
+	c.out.shut = true
 	c.state = stopping
 	c.end(status.New(codes.Canceled, sluicev1.Reason_REASON_CLOSED_BY_PEER, "closed by the client: %q", cut(m.GetReason(), 256)))
 	return nil
@@ -328,11 +330,15 @@ func (c *Channel) applyClosed(m *sluicev1.Closed) *status.Error {
 	return nil
 }
 
+// cut is at most n bytes of s, and whole characters of it.
 func cut(s string, n int) string {
-	if len(s) > n {
-		return s[:n]
+	if len(s) <= n {
+		return s
 	}
-	return s
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // handleSession applies a frame of channel 0.
@@ -378,11 +384,11 @@ func (s *Session) observe(f func(Observer)) {
 
 // refuseCredential answers an Authenticate: this version renews by a new session only. mu is held.
 func (s *Session) refuseCredential(m *sluicev1.Authenticate) {
-	s.auth = append(s.auth[:min(len(s.auth), 1)], &sluicev1.AuthState{
+	s.rejected = &sluicev1.AuthState{
 		Cluster: m.GetCluster(), Number: m.GetNumber(), State: sluicev1.AuthState_STATE_REJECTED,
 		Status: status.New(codes.Unimplemented, sluicev1.Reason_REASON_NOT_IMPLEMENTED,
 			"this gateway does not renew credentials in band; open a new session with the new one").Proto(),
-	})
+	}
 	s.wake()
 }
 

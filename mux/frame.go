@@ -187,3 +187,23 @@ func serverEnvelope(channel uint32, seq uint64, body proto.Message) *sluicev1.Se
 	}
 	return f
 }
+
+// longText is what a text of a status is cut to when the whole is too long for a frame.
+const longText = 4 << 10
+
+// fitting is st, or the essence of it where it is too long: a frame that no batch has room for would end every link of the session.
+func fitting(st *sluicev1.Status) *sluicev1.Status {
+	if proto.Size(st) <= SmallPiece {
+		return st
+	}
+	c := &sluicev1.Status{
+		Code: st.GetCode(), Reason: st.GetReason(), Message: cut(st.GetMessage(), longText), HttpCode: st.GetHttpCode(),
+		RetryAfter: st.GetRetryAfter(), Limit: cut(st.GetLimit(), longText), Resumable: st.GetResumable(),
+	}
+	if k := st.GetKubernetes(); k != nil { // its details are the long part
+		c.Kubernetes = &sluicev1.KubernetesStatus{
+			Status: cut(k.GetStatus(), longText), Message: cut(k.GetMessage(), longText), Reason: cut(k.GetReason(), longText), Code: k.GetCode(),
+		}
+	}
+	return c
+}

@@ -16,6 +16,10 @@ const (
 	LargeWindow = 256 << 10
 	// MaxBare is how many frames without payload may be unacknowledged in a channel and direction.
 	MaxBare = 16
+	// MaxOverhead is how long a client's sequenced frame may be beside its payload, Open excepted: it costs FrameCost, whatever is in it.
+	MaxOverhead = 1 << 10
+	// MaxChannels is how many channels a session can have open: a resume names them all in one batch.
+	MaxChannels = 4096
 	// MaxBatch is the largest batch, in bytes.
 	MaxBatch = 256 << 10
 )

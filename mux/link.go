@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
@@ -45,7 +46,7 @@ func greet(l Link) *Greeting {
 	var f frame
 	for {
 		b, err := l.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return &Greeting{} // a plain session of no channels
 		}
 		if err != nil {

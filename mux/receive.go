@@ -24,15 +24,18 @@ type receiver struct {
 	takenCost uint64 // cumulative cost up to and with taken
 	ackedSeq  uint64 // as of the last Ack
 	ackedCost uint64
-	window    uint64 // the credit that each Ack gives after its number
-	bare      int    // frames without payload that are not consumed
+	window    uint64   // the credit that each Ack gives after its number
+	bare      []uint64 // numbers of the frames without payload that are not consumed, oldest first
 
 	inbox   []Event // complete and not taken, oldest first
-	unused  int     // events that are in the inbox or in the caller's hands
+	event   uint64  // number of the last event, in the inbox or in the caller's hands
 	partial []byte  // the beginning of a message
+	parted  bool    // the last Data said that its message goes on
 	// The last piece of partial, consumed as soon as everything before it is: acknowledgements are cumulative.
 	pieceSeq, pieceCost uint64
-	limit   int     // bytes of the largest message that is put together
+	limit               int     // bytes of the largest message that is put together
+	budget              *Budget // of all messages that a server's session puts together; nil at a client, which trusts its gateway
+	charged             int     // of budget
 }
 
 // order is what becomes of a frame by its number.
@@ -69,8 +72,7 @@ func (r *receiver) data(f *frame) (ev Event, ok bool, err error) {
 	r.bytes += n
 	switch {
 	case r.plain && r.cost > r.granted():
-		return ev, false, status.Limit("limits.plain_bytes",
-			"channel %d: %d bytes are not written yet; begin the session with Hello to have flow control", r.channel, r.cost-r.takenCost)
+		return ev, false, r.overrun()
 	case r.cost > r.granted():
 		return ev, false, status.Violation("channel %d: Data %d is %d bytes past the window", r.channel, r.seq, r.cost-r.granted())
 	case n > LargePiece:
@@ -83,18 +85,19 @@ func (r *receiver) data(f *frame) (ev Event, ok bool, err error) {
 	if len(f.cursor) > 0 {
 		ev.Cursor = r.cursor
 	}
-	if !f.more && len(r.partial) == 0 {
+	if !f.more && !r.parted {
 		return ev, true, nil
 	}
 	if len(r.partial)+len(f.payload) > r.limit {
 		return ev, false, status.Limit("limits.message_bytes", "channel %d: a message is longer than %d bytes", r.channel, r.limit)
 	}
-	r.partial = append(r.partial, f.payload...)
+	if err := r.charge(len(f.payload)); err != nil {
+		return ev, false, err
+	}
+	r.partial, r.parted = append(r.partial, f.payload...), f.more
 	if f.more {
 		r.pieceSeq, r.pieceCost = r.seq, r.cost
-		if r.unused == 0 {
-			r.consume(r.seq, r.cost)
-		}
+		r.consumePiece()
 		return ev, false, nil
 	}
 	ev.Data, r.partial = r.partial, nil
@@ -102,13 +105,49 @@ func (r *receiver) data(f *frame) (ev Event, ok bool, err error) {
 	return ev, true, nil
 }
 
+// charge accounts for bytes that are held beyond the window, since their frames are acknowledged before their message is taken.
+func (r *receiver) charge(n int) error {
+	switch {
+	case r.budget == nil:
+		return nil
+	case r.budget.Held()+n > int(r.budget.limit):
+		return status.Limit("limits.session_bytes", "channel %d: messages of more than %d bytes are being put together in this session",
+			r.channel, r.budget.limit)
+	}
+	r.budget.charge(n)
+	r.charged += n
+	return nil
+}
+
+// settle gives back what was charged, once nothing is held.
+func (r *receiver) settle() {
+	if r.charged > 0 && len(r.inbox) == 0 && !r.parted && r.taken >= r.event {
+		r.budget.release(r.charged)
+		r.charged = 0
+	}
+}
+
+// overrun is the error for a plain session's client that sends faster than the upstream takes.
+func (r *receiver) overrun() error {
+	return status.Limit("limits.plain_bytes",
+		"channel %d: %d bytes are not written yet; begin the session with Hello to have flow control", r.channel, r.cost-r.takenCost)
+}
+
 // message takes a sequenced frame without payload that is in order.
 func (r *receiver) message(k EventKind, body proto.Message) (Event, error) {
 	r.count(0)
-	if r.bare++; r.bare > MaxBare && !r.plain {
+	r.bare = append(r.bare, r.seq)
+	if k == EventState || k == EventCloseSend { // the message that was begun will not be completed
+		r.partial, r.parted = nil, false
+		r.settle()
+	}
+	switch {
+	case r.plain && r.cost > r.granted():
+		return Event{}, r.overrun()
+	case len(r.bare) > MaxBare && !r.plain:
 		return Event{}, status.Violation("channel %d: more than %d frames without payload are unacknowledged", r.channel, MaxBare)
 	}
-	return Event{Kind: k, Seq: r.seq, Message: body, bare: true}, nil
+	return Event{Kind: k, Seq: r.seq, Message: body}, nil
 }
 
 // granted is the cumulative cost that the sender's Data may reach.
@@ -125,9 +164,14 @@ func (r *receiver) keep(ev Event) {
 		ev.Data = append([]byte(nil), ev.Data...)
 		ev.owned = true
 	}
-	ev.cost = r.cost
+	r.hand(&ev)
 	r.inbox = append(r.inbox, ev)
-	r.unused++
+}
+
+// hand notes that an event is on its way to the caller: what follows it is consumed after it.
+func (r *receiver) hand(ev *Event) {
+	ev.cost = r.cost
+	r.event = ev.Seq
 }
 
 // first takes the oldest event out of the inbox.
@@ -143,22 +187,32 @@ func (r *receiver) first() (Event, bool) {
 	return ev, true
 }
 
-// used marks an event of the inbox as consumed, and with it everything before.
+// used marks an event as consumed, and with it everything before.
 func (r *receiver) used(ev *Event) {
-	r.unused--
-	if ev.bare {
-		r.bare--
-	}
 	r.consume(ev.Seq, ev.cost)
-	if r.unused == 0 {
+	r.consumePiece()
+	r.settle()
+}
+
+// consumePiece marks the pieces of a message that is not complete as consumed, if no event before them is still to be.
+func (r *receiver) consumePiece() {
+	if r.taken >= r.event {
 		r.consume(r.pieceSeq, r.pieceCost)
 	}
 }
 
 // consume marks everything up to seq as consumed.
 func (r *receiver) consume(seq, cost uint64) {
-	if seq > r.taken {
-		r.taken, r.takenCost = seq, cost
+	if seq <= r.taken {
+		return
+	}
+	r.taken, r.takenCost = seq, cost
+	k := 0
+	for k < len(r.bare) && r.bare[k] <= seq {
+		k++
+	}
+	if r.bare = r.bare[k:]; len(r.bare) == 0 {
+		r.bare = nil
 	}
 }
 
@@ -179,8 +233,9 @@ func (r *receiver) ack() (seq, window uint64) {
 
 // drop frees everything: the caller has left.
 func (r *receiver) drop() {
-	r.inbox, r.partial, r.unused, r.bare = nil, nil, 0, 0
+	r.inbox, r.partial, r.parted = nil, nil, false
 	r.consume(r.seq, r.cost)
+	r.settle()
 }
 
 // EventKind is what a channel's caller receives.
@@ -218,7 +273,6 @@ type Event struct {
 
 	cost  uint64 // the direction's cumulative cost up to and with Seq
 	owned bool   // Data is the event's own
-	bare  bool
 }
 
 // dataLoss is the error for a Closed whose counts differ from ours.

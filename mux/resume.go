@@ -2,6 +2,8 @@ package mux
 
 import (
 	"crypto/subtle"
+	"maps"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -16,6 +18,31 @@ func (s *Session) Proves(r *sluicev1.Resume) bool {
 	return len(s.secret) > 0 && subtle.ConstantTimeCompare(s.secret, r.GetSecret()) == 1
 }
 
+// CheckResume reports why hello cannot resume the session, before anything is changed for it: SUPERSEDED by a later link, or a hello that
+// breaks a rule.
+func (s *Session) CheckResume(hello *sluicev1.Hello) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resumable(hello)
+}
+
+// resumable is CheckResume. mu is held.
+func (s *Session) resumable(hello *sluicev1.Hello) error {
+	last := hello.GetResume().GetLastLink()
+	switch {
+	case s.link == 0:
+		return nil
+	case last > s.link:
+		return status.Violation("a resume after link %d of a session that has had %d", last, s.link)
+	case last < s.heard:
+		return status.New(codes.Aborted, sluicev1.Reason_REASON_SUPERSEDED,
+			"the session went on with link %d after link %d, which this client knows last", s.heard, last)
+	case len(hello.GetChannels()) > s.cfg.Channels: // the answer names each of them, in one batch
+		return status.Limit("limits.session_channels", "a resume of %d channels, more than %d", len(hello.GetChannels()), s.cfg.Channels)
+	}
+	return nil
+}
+
 // attachServer makes a new link the session's: the one before is no longer listened to. For a full session it computes the Welcome.
 func (s *Session) attachServer(hello *sluicev1.Hello) (gen uint64, err error) {
 	s.recvMu.Lock()
@@ -25,10 +52,8 @@ func (s *Session) attachServer(hello *sluicev1.Hello) (gen uint64, err error) {
 	if s.ended {
 		return 0, s.endError()
 	}
-	r := hello.GetResume()
-	if s.link > 0 && r.GetLastLink() < s.heard {
-		return 0, status.New(codes.Aborted, sluicev1.Reason_REASON_SUPERSEDED,
-			"the session went on with link %d after link %d, which this client knows last", s.heard, r.GetLastLink())
+	if err := s.resumable(hello); err != nil {
+		return 0, err
 	}
 	s.replace()
 	s.pong, s.ping, s.drained = nil, false, false
@@ -43,18 +68,21 @@ func (s *Session) attachServer(hello *sluicev1.Hello) (gen uint64, err error) {
 	if s.heard == 0 {
 		w.Secret = s.secret
 	}
-	w.Auth, s.auth = s.auth, nil
+	w.Auth, s.authDue = slices.Clone(s.auth), nil
 	s.drained = s.drain != nil
 	s.welcome = w
 	if resumed {
 		w.Channels = s.continueChannels(hello.GetChannels())
 	}
+	s.rearrange()
 	s.wake()
 	return s.gen, nil
 }
 
-// replace makes the link before this one unheard. recvMu and mu are held.
+// replace makes the link before this one unheard, and counts the goroutines that serve starts for the new one: here, where a session that
+// has ended is told apart, so that Wait misses none. recvMu and mu are held.
 func (s *Session) replace() {
+	s.wg.Add(2)
 	s.gen++
 	if s.replaced != nil {
 		close(s.replaced)
@@ -122,19 +150,13 @@ func (s *Session) position(c *Channel, p *sluicev1.ChannelPosition) *status.Erro
 	if err != nil {
 		return status.From(err)
 	}
-	c.in.holed = c.in.holed && s.role == Server // a second hole without progress is told from a first by this
 	c.wakeSender()
-	if c.out.ready() && !c.isReady {
-		c.isReady = true
-		s.ready.push(c)
-	}
 	return nil
 }
 
 // loseLocked ends a channel that one side does not have any more. mu is held.
 func (s *Session) loseLocked(c *Channel, err *status.Error) {
 	s.forget(c)
-	s.openings = max(s.openings-1, 0)
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	c.abandon(err)
@@ -164,7 +186,8 @@ func (s *Session) attachClient(hello *sluicev1.Hello) (gen uint64, err error) {
 // positions is where a client stands in its channels. recvMu and mu are held.
 func (s *Session) positions() []*sluicev1.ChannelPosition {
 	out := make([]*sluicev1.ChannelPosition, 0, len(s.chans))
-	for id, c := range s.chans {
+	for _, id := range slices.Sorted(maps.Keys(s.chans)) {
+		c := s.chans[id]
 		c.mu.Lock()
 		if c.state != closed && c.out.taken > 0 {
 			p := &sluicev1.ChannelPosition{Channel: id, Received: c.in.seq}
@@ -205,6 +228,7 @@ func (s *Session) welcomed(w *sluicev1.Welcome) error {
 			s.loseLocked(c, errChannelGone)
 		}
 	}
+	s.rearrange()
 	s.holding = false
 	s.observe(func(o Observer) { o.Welcomed(w) })
 	s.wake()

@@ -32,16 +32,18 @@ type sender struct {
 	ackedCost uint64 // cumulative cost up to and with acked
 	limit     uint64 // cumulative cost that Data may reach
 	window    uint64 // the last credit received, for the size of pieces
+	most      uint64 // more credit than this is not used
 	held      int    // bytes in segs
 
 	bare    []uint64        // numbers of the unacknowledged frames without payload, oldest first
 	waiting []proto.Message // frames without payload that are not numbered, since too many are unacknowledged
+	shut    bool            // no more Data: CloseSend was said, or the peer wants the end
 	ended   bool            // the last frame is numbered or waits for its number: nothing follows
 }
 
 // room is the credit for Data: payload and [FrameCost] a frame.
 func (s *sender) room() int {
-	if s.ended || len(s.waiting) > 0 { // what waits for a number comes before any Data
+	if s.shut || s.ended || len(s.waiting) > 0 { // what waits for a number comes before any Data
 		return 0
 	}
 	return int(int64(s.limit - s.end)) // negative when frames without payload have overdrawn it
@@ -63,12 +65,13 @@ func (s *sender) offer(pieces []data.Piece, room int) (taken int, first uint64, 
 	for i := range pieces {
 		p := &pieces[i]
 		c := len(p.Bytes) + FrameCost
-		if cost+c > room || len(p.Bytes) > s.piece() || size > batchTarget {
+		n := dataFrameSize(s.channel, seq+1, p)
+		if cost+c > room || len(p.Bytes) > s.piece() || taken > 0 && size+n > batchTarget {
 			break
 		}
 		cost += c
 		seq++
-		size += dataFrameSize(s.channel, seq, p)
+		size += n
 		s.bytes += uint64(len(p.Bytes))
 		taken++
 	}
@@ -101,7 +104,13 @@ func (s *sender) say(m proto.Message) bool {
 	if s.ended {
 		return false
 	}
-	if s.plain || len(s.bare) < MaxBare && len(s.waiting) == 0 {
+	if _, ok := m.(*sluicev1.CloseSend); ok {
+		if s.shut {
+			return false
+		}
+		s.shut = true
+	}
+	if s.numberable(m) && len(s.waiting) == 0 {
 		s.number(m)
 		return true
 	}
@@ -115,8 +124,22 @@ func (s *sender) say(m proto.Message) bool {
 	return false
 }
 
-// finish queues the channel's last frame of this direction.
-func (s *sender) finish(m proto.Message) bool {
+// numberable reports whether a frame without payload may have its number now. The channel's first and last are beside the count.
+func (s *sender) numberable(m proto.Message) bool { return len(s.bare) < MaxBare || !countsAsBare(m) }
+
+func countsAsBare(m proto.Message) bool {
+	switch m.(type) {
+	case *sluicev1.Open, *sluicev1.Close, *sluicev1.Closed:
+		return false
+	}
+	return true
+}
+
+// finish queues the channel's last frame of this direction. abruptly drops what still waits for its number; otherwise the last frame follows it.
+func (s *sender) finish(m proto.Message, abruptly bool) bool {
+	if abruptly {
+		s.waiting = nil
+	}
 	ready := s.say(m)
 	s.ended = true
 	return ready
@@ -139,7 +162,7 @@ func (s *sender) number(m proto.Message) {
 	s.end += FrameCost
 	g := newMessageSegment(s.role, s.channel, s.seq, m)
 	g.cost = s.end
-	if !s.plain {
+	if countsAsBare(m) {
 		s.bare = append(s.bare, s.seq)
 	}
 	s.queue(g)
@@ -147,6 +170,9 @@ func (s *sender) number(m proto.Message) {
 
 // ready reports whether there is something to send.
 func (s *sender) ready() bool { return s.next < len(s.segs) }
+
+// opening reports whether what is sent next is the channel's first frame: a client's Open.
+func (s *sender) opening() bool { return s.next == 0 && s.segs[0].first == 1 }
 
 // size is the size of the next segment to send.
 func (s *sender) size() int { return len(s.segs[s.next].b) - s.from }
@@ -167,6 +193,7 @@ func (s *sender) take() Part {
 	s.forget(1)
 	s.acked, s.ackedCost = g.last, g.cost
 	s.limit = s.ackedCost + s.window
+	s.settle()
 	return p
 }
 
@@ -189,6 +216,7 @@ func (s *sender) ack(seq, window uint64) (ready bool, err error) {
 	case seq > s.taken:
 		return false, status.Violation("channel %d: Ack of %d, but only %d was sent", s.channel, seq, s.taken)
 	}
+	window = min(window, s.most)
 	if seq > s.acked {
 		if err := s.release(seq); err != nil {
 			return false, err
@@ -198,17 +226,36 @@ func (s *sender) ack(seq, window uint64) (ready bool, err error) {
 		return false, status.Violation("channel %d: Ack with a window of %d after one of %d: a window never shrinks",
 			s.channel, window, s.window)
 	}
-	s.limit, s.window = max(s.limit, s.ackedCost+window), window
-	for len(s.waiting) > 0 && len(s.bare) < MaxBare {
+	s.grant(window)
+	return s.settle(), nil
+}
+
+// grant raises the limit to what window allows, never beyond most.
+func (s *sender) grant(window uint64) {
+	s.window = max(s.window, min(window, s.most))
+	s.limit = max(s.limit, s.ackedCost+s.window)
+}
+
+// settle forgets the frames without payload that are acknowledged, and numbers those that waited for it. It reports whether there were any.
+func (s *sender) settle() (ready bool) {
+	k := 0
+	for k < len(s.bare) && s.bare[k] <= s.acked {
+		k++
+	}
+	s.bare = s.bare[k:]
+	for len(s.waiting) > 0 && s.numberable(s.waiting[0]) {
 		m := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		s.number(m)
 		ready = true
 	}
+	if len(s.bare) == 0 {
+		s.bare = nil
+	}
 	if len(s.waiting) == 0 {
 		s.waiting = nil
 	}
-	return ready, nil
+	return ready
 }
 
 // release frees what lies at or below seq.
@@ -225,15 +272,6 @@ func (s *sender) release(seq uint64) error {
 		s.next, s.from = n, 0
 	}
 	s.forget(n)
-	if n := len(s.bare); n > 0 {
-		k := 0
-		for k < n && s.bare[k] <= seq {
-			k++
-		}
-		if s.bare = s.bare[k:]; len(s.bare) == 0 {
-			s.bare = nil
-		}
-	}
 	s.acked = seq
 	if len(s.segs) == 0 || s.segs[0].first > seq {
 		return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,9 +23,9 @@ type carrier struct {
 	heard atomic.Int64 // when a batch came, as the time since begin
 	sent  atomic.Int64 // when a batch left
 	begin time.Time
-	over  chan error // the first end, of reader or writer
+	over  chan error // the ends of reader and writer
+	stuck chan error // why the writer cannot send
 	stop  chan struct{}
-	wg    sync.WaitGroup
 }
 
 // ServeServer carries a server's session over a link, begun with g, until the link or the session ends. It returns why: nil after the end of
@@ -52,16 +51,15 @@ func (s *Session) ServeClient(ctx context.Context, l Link, hello *sluicev1.Hello
 
 // serve supervises: it neither receives nor sends, so that nothing a peer does or leaves undone holds it up.
 func (s *Session) serve(ctx context.Context, l Link, gen uint64, g *Greeting) error {
-	c := &carrier{s: s, link: l, gen: gen, begin: time.Now(), over: make(chan error, 2), stop: make(chan struct{})}
+	c := &carrier{s: s, link: l, gen: gen, begin: time.Now(), over: make(chan error, 2), stuck: make(chan error, 1), stop: make(chan struct{})}
 	s.nudge() // what the link before this one left to be timed
-	s.wg.Add(2)
 	go c.read(g)
 	go c.write()
 	err := c.supervise(ctx)
 	s.detach(gen)
+	s.nudge() // what was meant for the supervisor of the next link may have come to this one
 	close(c.stop)
-	var bye *farewell
-	if errors.As(err, &bye) {
+	if bye, ok := errors.AsType[*farewell](err); ok {
 		s.End(bye.err)
 		return errorOrNil(bye.err)
 	}
@@ -104,7 +102,7 @@ func (c *carrier) readAll(g *Greeting) error {
 	}
 	for {
 		b, err := c.link.Recv()
-		if err == io.EOF && c.s.plain {
+		if c.s.plain && errors.Is(err, io.EOF) {
 			c.s.inputEnded()
 			return nil // only the reader's end: the session lives until its channels end
 		}
@@ -129,7 +127,11 @@ func (s *Session) inputEnded() {
 // write sends what there is. Started by serve; ends when it is stopped, when a Send fails, or when the session is over and all is sent.
 func (c *carrier) write() {
 	defer c.s.wg.Done()
-	c.over <- c.writeAll()
+	if err := c.writeAll(); errors.Is(err, errOver) {
+		c.over <- err
+	} else {
+		c.stuck <- err
+	}
 }
 
 func (c *carrier) writeAll() error {
@@ -164,7 +166,7 @@ func (s *Session) next(gen uint64) (b Batch, over bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return nil, gen != s.gen || s.ended || s.plain && s.eof && len(s.chans) == 0
+	return nil, gen != s.gen || s.ended && !s.holding || s.plain && s.eof && len(s.chans) == 0
 }
 
 // supervise waits for the first reason to end, and keeps the times of the protocol.
@@ -174,6 +176,7 @@ func (c *carrier) supervise(ctx context.Context) error {
 	var acks time.Time // when owed acknowledgements leave at the latest
 	done, replaced := c.s.done, c.s.replacement(c.gen)
 	var late <-chan time.Time
+	last := error(errOver)
 	for {
 		next, err := c.times(acks)
 		if err != nil {
@@ -192,8 +195,10 @@ func (c *carrier) supervise(ctx context.Context) error {
 			return errOldLink
 		case <-done: // the writer sends what there is; who does not read it is not waited for
 			done, late = nil, time.After(time.Second)
+		case last = <-c.stuck: // the reader knows why the link has ended, and may still bring a Goodbye
+			late = time.After(time.Second)
 		case <-late:
-			return c.s.reason(c.gen, errOver)
+			return c.s.reason(c.gen, last)
 		case <-c.s.nudged:
 			acks = time.Now().Add(AckAfter)
 		case <-timer.C:
@@ -214,7 +219,7 @@ func (s *Session) reason(gen uint64, err error) error {
 		return errorOrNil(s.err)
 	case s.gen != gen:
 		return errOldLink
-	case err == errOver:
+	case errors.Is(err, errOver):
 		return nil
 	}
 	return err

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -14,11 +15,11 @@ import (
 
 // Config is what a session is made with. Zero fields take the defaults named here.
 type Config struct {
-	// Channels is how many channels may be open at a time: 1,024.
+	// Channels is how many channels may be open at a time: 1,024, at most 4,096, since a Hello names them all in one batch.
 	Channels int
 	// MessageBytes is the largest message that is put together from pieces: 4 MiB.
 	MessageBytes int
-	// WindowBytes is the largest window that a client may ask for: 1 MiB.
+	// WindowBytes is the largest window of a channel: 1 MiB, at least MinWindow.
 	WindowBytes int
 	// SessionBytes is what all channels may hold to be sent or acknowledged: 8 MiB.
 	SessionBytes int
@@ -38,6 +39,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MessageBytes, 4<<20)
 	set(&c.WindowBytes, 1<<20)
 	set(&c.SessionBytes, 8<<20)
+	c.Channels, c.WindowBytes = min(c.Channels, MaxChannels), max(c.WindowBytes, MinWindow)
 	if c.DetachTTL <= 0 {
 		c.DetachTTL = 120 * time.Second
 	}
@@ -67,7 +69,8 @@ type Session struct {
 	role     Role
 	plain    bool
 	cfg      Config
-	budget   *Budget
+	budget   *Budget       // of what is to be sent or acknowledged
+	putting  *Budget       // of the messages that a server puts together from pieces
 	acceptor Acceptor      // a server's
 	observer Observer      // a client's
 	woken    chan struct{} // to the writer: there is something to send
@@ -82,9 +85,10 @@ type Session struct {
 
 	mu       sync.Mutex // guards everything below
 	chans    map[uint32]*Channel
-	highest  uint32 // highest channel id seen or given
-	openings int    // channels that are not over
-	ready    ring
+	highest  uint32     // highest channel id seen or given
+	openings int        // channels that are not over
+	opens    []*Channel // a client's whose Open is to be sent, in the order of their ids
+	ready    turns
 	owing    []*Channel
 	ackNow   bool
 	err      *status.Error // why the session ended; nil for a good end
@@ -98,14 +102,16 @@ type Session struct {
 	holding bool   // a client's: between Hello and Welcome nothing else is sent
 
 	// Session frames to send. Each is a level: a newer one replaces it, and a resume says it again.
-	hello   *sluicev1.Hello
-	welcome *sluicev1.Welcome
-	auth    []*sluicev1.AuthState
-	drain   *sluicev1.Drain
-	goodbye *sluicev1.Goodbye
-	ping    bool
-	pong    *sluicev1.Pong
-	drained bool // drain was sent on this link
+	hello    *sluicev1.Hello
+	welcome  *sluicev1.Welcome
+	auth     []*sluicev1.AuthState // the state of each credential
+	authDue  []*sluicev1.AuthState // those of auth that were not sent on this link
+	rejected *sluicev1.AuthState   // the answer to the last Authenticate
+	drain    *sluicev1.Drain
+	goodbye  *sluicev1.Goodbye
+	ping     bool
+	pong     *sluicev1.Pong
+	drained  bool // drain was sent on this link
 
 	replaced chan struct{} // closed when another link takes the place of the attached one
 }
@@ -114,6 +120,7 @@ type Session struct {
 func NewServer(cfg Config, plain bool, a Acceptor) *Session {
 	s := newSession(Server, plain, cfg)
 	s.acceptor = a
+	s.putting = NewBudget(s.cfg.SessionBytes, s.cfg.Budget)
 	return s
 }
 
@@ -169,25 +176,35 @@ func (s *Session) Err() *status.Error {
 	return s.err
 }
 
-// Open opens a client's channel. Its events come through Next, or to sink if there is one.
+// Open opens a client's channel. Its events come through Next, or to sink if there is one. It fails when the session has ended, and for an
+// Open that no frame has room for.
 func (s *Session) Open(o *sluicev1.Open, sink Sink) (*Channel, error) {
+	if n := proto.Size(o); n > LargePiece {
+		return nil, status.New(codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_TARGET, "an Open of %d bytes is longer than %d", n, LargePiece)
+	}
+	o = proto.CloneOf(o)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ended {
-		defer s.mu.Unlock()
 		return nil, s.endError()
 	}
 	s.highest++
 	c := newChannel(s, s.highest, sink)
-	if w := int(o.GetWindow()); w > MinWindow {
-		c.in.window = uint64(min(w, s.cfg.WindowBytes))
-	}
-	o = proto.CloneOf(o)
+	c.in.window = min(max(o.GetWindow(), MinWindow), uint64(s.cfg.WindowBytes))
 	o.Window = c.in.window
-	s.chans[c.id] = c
-	s.openings++
-	s.mu.Unlock()
-	c.say(o)
+	c.charged(func() bool { return c.out.say(o) }) // nobody else knows the channel yet: no lock
+	s.enter(c)
+	c.isReady = true
+	s.opens = append(s.opens, c)
+	s.wake()
 	return c, nil
+}
+
+// enter makes a channel one of the session's, and open. mu is held.
+func (s *Session) enter(c *Channel) {
+	s.chans[c.id] = c
+	c.counted = true
+	s.openings++
 }
 
 func (s *Session) endError() *status.Error {
@@ -202,15 +219,14 @@ var errSessionEnded = status.New(codes.Canceled, sluicev1.Reason_REASON_CLOSED_B
 // SetAuth says what became of a credential, now and after every resume: an AuthState replaces the one before it of the same cluster.
 func (s *Session) SetAuth(a *sluicev1.AuthState) {
 	s.mu.Lock()
-	for i, b := range s.auth {
-		if b.GetCluster() == a.GetCluster() {
-			s.auth = append(s.auth[:i], s.auth[i+1:]...)
-			break
-		}
-	}
-	s.auth = append(s.auth, a)
+	s.auth, s.authDue = replaceAuth(s.auth, a), replaceAuth(s.authDue, a)
 	s.mu.Unlock()
 	s.wake()
+}
+
+func replaceAuth(all []*sluicev1.AuthState, a *sluicev1.AuthState) []*sluicev1.AuthState {
+	all = slices.DeleteFunc(all, func(b *sluicev1.AuthState) bool { return a.GetCluster() == b.GetCluster() })
+	return append(all, a)
 }
 
 // Drain says that this replica goes away, now and after every resume.
@@ -236,8 +252,11 @@ func (s *Session) End(err *status.Error) {
 		}
 	}
 	chans := s.chans
-	s.chans, s.openings = map[uint32]*Channel{}, 0
-	s.ready, s.owing = ring{}, nil
+	s.chans = map[uint32]*Channel{}
+	for _, c := range chans {
+		s.discount(c)
+	}
+	s.ready, s.opens, s.owing = turns{}, nil, nil
 	why := s.endError()
 	s.mu.Unlock()
 	for _, c := range chans {
@@ -268,12 +287,21 @@ func (s *Session) forget(c *Channel) {
 	if s.chans[c.id] == c {
 		delete(s.chans, c.id)
 	}
+	s.discount(c)
 }
 
-// over notes that a channel no longer counts as open.
-func (s *Session) over() {
+// discount counts a channel as open no longer. mu is held.
+func (s *Session) discount(c *Channel) {
+	if c.counted {
+		c.counted = false
+		s.openings--
+	}
+}
+
+// over notes that a channel is over, though the peer may not know yet.
+func (s *Session) over(c *Channel) {
 	s.mu.Lock()
-	s.openings = max(s.openings-1, 0)
+	s.discount(c)
 	s.mu.Unlock()
 }
 
@@ -299,10 +327,14 @@ func (s *Session) collectControl(b Batch) Batch {
 		add(&sluicev1.Ping{})
 		s.ping = false
 	}
-	for _, a := range s.auth {
+	for _, a := range s.authDue {
 		add(a)
 	}
-	s.auth = nil
+	s.authDue = nil
+	if s.rejected != nil {
+		add(s.rejected)
+		s.rejected = nil
+	}
 	if s.drain != nil && !s.drained {
 		add(s.drain)
 		s.drained = true

@@ -25,19 +25,19 @@ import (
 // Data and Ack have the same numbers in both envelopes, and the payload comes last, so that header and payload are contiguous.
 const (
 	tagFrames  = 1<<3 | 2
-	tagChannel = 1<<3 | 0
-	tagSeq     = 2<<3 | 0
+	tagChannel = 1 << 3
+	tagSeq     = 2 << 3
 	tagData    = 3<<3 | 2
 	tagAck     = 4<<3 | 2
 
-	tagStream = 1<<3 | 0
-	tagMore   = 2<<3 | 0
+	tagStream = 1 << 3
+	tagMore   = 2 << 3
 	tagCursor = 3<<3 | 2
 	tagBinary = 4<<3 | 2
 	tagText   = 5<<3 | 2
 
-	tagAckSeq    = 1<<3 | 0
-	tagAckWindow = 2<<3 | 0
+	tagAckSeq    = 1 << 3
+	tagAckWindow = 2 << 3
 )
 
 func uvlen(x uint64) int { return (bits.Len64(x|1) + 6) / 7 }
@@ -78,7 +78,7 @@ func appendData(b []byte, channel uint32, seq uint64, p *data.Piece) []byte {
 	if p.More {
 		b = append(b, tagMore, 1)
 	}
-	if len(p.Cursor) > 0 {
+	if p.Cursor != "" {
 		b = binary.AppendUvarint(append(b, tagCursor), uint64(len(p.Cursor)))
 		b = append(b, p.Cursor...)
 	}
@@ -119,6 +119,7 @@ func newMessageSegment(role Role, channel uint32, seq uint64, body proto.Message
 	g.b = binary.AppendUvarint(append(g.b, tagFrames), uint64(n))
 	b, err := proto.MarshalOptions{}.MarshalAppend(g.b, f)
 	if err != nil { // only a string that is not UTF-8 can do this, such as an upstream's text
+		body = proto.Clone(body) // it may be shared
 		makeValid(body.ProtoReflect())
 		return newMessageSegment(role, channel, seq, body)
 	}
@@ -152,6 +153,7 @@ type frame struct {
 	channel uint32
 	seq     uint64
 	kind    kind
+	size    int // encoded
 	// Of Data.
 	payload []byte
 	cursor  []byte
@@ -196,11 +198,14 @@ func nextFrame(b []byte, from Role, f *frame) (rest []byte, err error) {
 // parseFrame decodes one frame: the common shapes by hand, all others with the generated code.
 func parseFrame(b []byte, from Role, f *frame) error {
 	*f = frame{}
-	if parseFast(b, f) {
-		return nil
+	if !parseFast(b, f) {
+		*f = frame{}
+		if err := parseMessage(b, from, f); err != nil {
+			return err
+		}
 	}
-	*f = frame{}
-	return parseMessage(b, from, f)
+	f.size = len(b)
+	return nil
 }
 
 // parseFast decodes a frame with Data or Ack in the canonical order of fields, each at most once; false for anything else.
