@@ -52,7 +52,7 @@ func Run(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts
 	if err := Validate(open.GetTarget()); err != nil {
 		return err
 	}
-	w, err := newWatch(up, open, ch, opts.withDefaults())
+	w, err := newWatch(up, open, ch, withDefaults(opts))
 	if err != nil {
 		return err
 	}

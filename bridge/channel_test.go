@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,7 +80,8 @@ func (c *testChannel) change() {
 
 func (c *testChannel) Credit() int {
 	defer c.enter()()
-	if c.asked++; c.stingy && c.asked%3 == 0 {
+	c.asked++
+	if c.stingy && c.asked%3 == 0 {
 		return min(c.window-c.used, pieceCost+c.asked%100)
 	}
 	return c.window - c.used
@@ -193,7 +193,7 @@ func (e *delivered) decode() error {
 	}
 	e.Type, e.Name, e.Version = v.Type, v.Object.Metadata.Name, v.Object.Metadata.ResourceVersion
 	if e.Name == "" || v.Object.Kind == "" || e.Type != "ADDED" && e.Type != "MODIFIED" && e.Type != "DELETED" {
-		return fmt.Errorf("not a change of an object")
+		return errors.New("not a change of an object")
 	}
 	return nil
 }
@@ -316,7 +316,9 @@ func start(t testing.TB, up Upstream, open *sluicev1.Open, ch *testChannel, opts
 	go func() { r.done <- Run(ctx, up, open, ch, opts) }()
 	t.Cleanup(func() {
 		stop()
-		<-r.done
+		if err := <-r.done; err == nil {
+			t.Error("a watch ended well, which none does")
+		}
 	})
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -80,7 +81,7 @@ func (c *cursors) version(cursor string) (string, error) {
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	switch {
-	case err != nil || bytes.ContainsAny([]byte(cursor), "\r\n"): // which the decoder would skip
+	case err != nil || strings.ContainsAny(cursor, "\r\n"): // which the decoder would skip
 		return "", invalidCursor("it is not what this gateway made")
 	case len(raw) <= cursorHeader || raw[0] != cursorFormat || raw[1] != watchCursor || !nameable(string(raw[cursorHeader:])):
 		return "", invalidCursor("it is not what this gateway made")

@@ -36,9 +36,8 @@ func refused(err error) *ending { return &ending{cause: status.From(err)} }
 // lost is the ending of an upstream whose reading failed.
 func lost(err error) *ending {
 	var closed *websocket.CloseError
-	var broken *websocket.ProtocolError
 	reason := sluicev1.Reason_REASON_UPSTREAM_LOST
-	if errors.As(err, &broken) {
+	if _, ok := errors.AsType[*websocket.ProtocolError](err); ok {
 		reason = sluicev1.Reason_REASON_UPSTREAM_PROTOCOL
 	}
 	return &ending{

@@ -167,8 +167,8 @@ func (m *message) end(last bool) end {
 	return end{kind: endOfEvent, version: m.scan.found}
 }
 
-func brokenEvent(format string, args ...any) *status.Error {
-	return status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_PROTOCOL, format, args...)
+func brokenEvent(what string) *status.Error {
+	return status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_PROTOCOL, "%s", what)
 }
 
 // queue are the pieces that were framed and not taken.

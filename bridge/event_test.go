@@ -132,7 +132,7 @@ func TestKindIsReadOffTheBeginning(t *testing.T) {
 		`{"type":"MODIFIED","object":{`:                 change,
 		`{"type":"BOOKMARK","object":{}}`:               bookmark,
 		`{"type":"ERROR","object":{}}`:                  failure,
-		" {\n\"type\" : \"ERROR\" ,":                    failure,
+		"\t{\n\"type\" : \"ERROR\" ,":                   failure,
 		`{"object":{"type":"ERROR"},"type":"BOOKMARK"}`: bookmark,
 		`{"object":{"type":"ERROR"},"type":"ADDED"}`:    change,
 		`{"type":"BOOKMARKED","object":{}}`:             change,
@@ -301,7 +301,7 @@ func TestWhatIsNoList(t *testing.T) {
 func TestWatchIsWhereTheChannelIs(t *testing.T) {
 	ch := newTestChannel(t, "x")
 	ch.opened, ch.stingy = &sluicev1.Opened{}, true
-	w := &watch{ch: ch, opts: Options{}.withDefaults(), cursors: watchCursors("c", pods())}
+	w := &watch{ch: ch, opts: withDefaults(Options{}), cursors: watchCursors("c", pods())}
 	w.queue = new(queue)
 	for i := range 4 {
 		event := fmt.Appendf(nil, `{"type":"ADDED","object":{"kind":"X","metadata":{"name":"n","resourceVersion":"%d"}}}`, i)
@@ -310,7 +310,8 @@ func TestWatchIsWhereTheChannelIs(t *testing.T) {
 		}
 	}
 	for at, want := range []string{"2", "3"} {
-		if w.offerRun(4 - 3*at); w.version != want {
+		w.offerRun(4 - 3*at)
+		if w.version != want {
 			t.Fatalf("the watch is at %q, want %q", w.version, want)
 		}
 	}

@@ -34,7 +34,7 @@ type Options struct {
 	ObjectBytes int
 }
 
-func (o Options) withDefaults() *Options {
+func withDefaults(o Options) *Options {
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
 	}

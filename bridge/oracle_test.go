@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,7 +65,7 @@ func stories() *rapid.Generator[story] {
 // broken is the panic of a story that did not go as it must.
 type broken struct{ error }
 
-func (o *oracle) fatal(format string, args ...any) { panic(broken{fmt.Errorf(format, args...)}) }
+func (o *oracle) fatalf(format string, args ...any) { panic(broken{fmt.Errorf(format, args...)}) }
 
 func (o *oracle) must(err error) {
 	if err != nil {
@@ -100,7 +101,7 @@ func (o *oracle) run() (err error) {
 	o.settle(r)
 	o.check(r.told(), 0, true)
 	if n := len(r.states(resyncBegin)); n > 0 && !o.excused {
-		o.fatal("%d resyncs without a 410", n)
+		o.fatalf("%d resyncs without a 410", n)
 	}
 	cursors := cursorsOf(r.told())
 	for _, n := range o.story.Cursors {
@@ -120,15 +121,15 @@ func (o *oracle) await(r *running, ok func() bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), o.patience)
 	defer cancel()
 	if err := r.await(ctx, ok); err != nil {
-		o.fatal("%w; the client heard %s", err, summary(r.told()))
+		o.fatalf("%w; the client heard %s", err, summary(r.told()))
 	}
 }
 
 // heardAll reports whether a client is at the last change: by an event, or by a list that is complete.
 func heardAll(log []told, last written) bool {
 	listed := false
-	for i := len(log) - 1; i >= 0; i-- {
-		switch x := log[i]; {
+	for _, l := range slices.Backward(log) {
+		switch x := l; {
 		case x.state.GetKind() == resyncEnd:
 			listed = true
 		case x.event != nil && x.event.Name == last.name && x.event.Version == fmt.Sprint(last.version):
@@ -223,7 +224,7 @@ func (o *oracle) check(all []told, at uint64, begin bool) {
 		case x.state.GetKind() == resyncEnd:
 			at = o.versionOf(x.state.GetCursor())
 			if want := o.objectsAt(at); fmt.Sprint(fresh) != fmt.Sprint(want) {
-				o.fatal("%d: the list at %d is %v, want %v", i, at, fresh, want)
+				o.fatalf("%d: the list at %d is %v, want %v", i, at, fresh, want)
 			}
 			fresh = nil
 		case x.event == nil:
@@ -232,16 +233,16 @@ func (o *oracle) check(all []told, at uint64, begin bool) {
 		default:
 			next := o.after(at)
 			if got := (written{x.event.Type, x.event.Name, o.number(x.event.Version)}); got != next {
-				o.fatal("%d: after %d heard %v, want %v", i, at, got, next)
+				o.fatalf("%d: after %d heard %v, want %v", i, at, got, next)
 			}
 			at = next.version
 			if x.event.Cursor != "" && o.versionOf(x.event.Cursor) != at {
-				o.fatal("%d: the cursor of %v is at %d", i, next, o.versionOf(x.event.Cursor))
+				o.fatalf("%d: the cursor of %v is at %d", i, next, o.versionOf(x.event.Cursor))
 			}
 		}
 	}
 	if last := o.history[len(o.history)-1]; at < last.version || fresh != nil {
-		o.fatal("the client stops at %d, the last change is %v", at, last)
+		o.fatalf("the client stops at %d, the last change is %v", at, last)
 	}
 }
 

@@ -110,7 +110,7 @@ func (l *live) end() {
 // hear notes that the upstream has said something.
 func (l *live) hear() {
 	if l.silence != nil {
-		l.silence.stop()
+		_ = l.silence.stop() // whatever it was about to say, the upstream has spoken
 		l.silence = nil
 	}
 }

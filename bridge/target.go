@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/codes"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -65,7 +65,7 @@ func reserved(resource string) bool {
 
 // validName accepts what the API server accepts as part of a path; a name in RBAC may hold a colon.
 func validName(name string) bool {
-	return len(name) <= maxName && printable(name) && len(path.IsValidPathSegmentName(name)) == 0
+	return len(name) <= maxName && printable(name) && len(content.IsPathSegmentName(name)) == 0
 }
 
 func validateSelector(field, selector string) error {

@@ -69,8 +69,10 @@ func TestValidateNamesTheField(t *testing.T) {
 
 func TestOtherTargetsAreNotImplemented(t *testing.T) {
 	for _, target := range []*sluicev1.Target{
-		{Target: &sluicev1.Target_Logs{}}, {Target: &sluicev1.Target_Exec{}},
-		{Target: &sluicev1.Target_Attach{}}, {Target: &sluicev1.Target_PortForward{}},
+		{Target: &sluicev1.Target_Logs{}},
+		{Target: &sluicev1.Target_Exec{}},
+		{Target: &sluicev1.Target_Attach{}},
+		{Target: &sluicev1.Target_PortForward{}},
 	} {
 		err := Validate(target)
 		if status.Code(err) != codes.Unimplemented || status.Reason(err) != sluicev1.Reason_REASON_NOT_IMPLEMENTED {

@@ -26,16 +26,16 @@ func TestBackoffDoublesBelowItsBound(t *testing.T) {
 		began := time.Now()
 		r := start(t, c.up, openOf(pods(), ""), newTestChannel(t, ""), Options{Jitter: func() float64 { return 0.5 }})
 		elapse(90 * time.Second)
-		want := []time.Duration{0, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 15000, 15000, 15000, 15000, 15000}
+		want := []int{0, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 15000, 15000, 15000, 15000, 15000}
 		at := time.Duration(0)
 		for i, tried := range c.up.attempts() {
-			at += want[i] * time.Millisecond
+			at += time.Duration(want[i]) * time.Millisecond
 			if since(began, tried) != at {
 				t.Errorf("attempt %d after %v, want %v", i+1, since(began, tried), at)
 			}
 		}
 		for i, s := range r.states(reconnecting) {
-			if got := s.GetNextTry().AsDuration(); got != want[i+1]*time.Millisecond || int(s.GetAttempt()) != i+1 {
+			if got := s.GetNextTry().AsDuration(); got != time.Duration(want[i+1])*time.Millisecond || int(s.GetAttempt()) != i+1 {
 				t.Errorf("attempt %d is announced as %d, in %v", i+1, s.GetAttempt(), got)
 			}
 			if s.GetStatus().GetReason() != sluicev1.Reason_REASON_UPSTREAM_UNREACHABLE {
@@ -59,7 +59,7 @@ func TestBackoffDoublesBelowItsBound(t *testing.T) {
 
 // TestBackoffIsRandom: what was lost together does not return together, and never before the API server's wish.
 func TestBackoffIsRandom(t *testing.T) {
-	o := Options{}.withDefaults()
+	o := withDefaults(Options{})
 	seen := map[time.Duration]bool{}
 	for range 100 {
 		wait := o.backoff(40, 0)
@@ -411,7 +411,8 @@ func TestListThatStopsIsGivenUp(t *testing.T) {
 		up := newRawUpstream(t, sent(errorEvent(500, "InternalError")))
 		asked := 0
 		up.get = func(ctx context.Context, _ url.Values) (*http.Response, error) {
-			if asked++; asked > 1 {
+			asked++
+			if asked > 1 {
 				return nil, status.From(context.Canceled)
 			}
 			return &http.Response{Body: endless{ctx}}, nil

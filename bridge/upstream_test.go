@@ -78,7 +78,8 @@ func (u *testUpstream) Dial(ctx context.Context, path string, q url.Values, subp
 	case err != nil:
 		return nil, "", unreachable(err)
 	}
-	return conn, conn.Subprotocol(), nil
+	subprotocol := conn.Subprotocol()
+	return conn, subprotocol, nil
 }
 
 func (u *testUpstream) Get(ctx context.Context, path string, q url.Values) (*http.Response, error) {

@@ -91,14 +91,16 @@ func TestHL_D9_EndOfUpstreamIsInvisible(t *testing.T) {
 	r := start(t, c.up, openOf(pods(), ""), newTestChannel(t, ""), Options{Steady: 1})
 	must(t, r.awaitState(within(t), resyncEnd, 1))
 	want := "RESYNC_END"
+	var told strings.Builder
 	for i := range 5 {
 		name := fmt.Sprint("a", i)
 		must(t, r.awaitEvent(within(t), name, c.put(t, name, "1")))
-		want += " ADDED:" + name
+		told.WriteString(" ADDED:" + name)
 		watches := c.Counts().Watches
 		c.EndWatches()
 		must(t, c.Await(within(t), func(n kubetest.Counts) bool { return n.Watches > watches }))
 	}
+	want += told.String()
 	must(t, r.awaitEvent(within(t), "z", c.put(t, "z", "1")))
 	if got := summary(r.told()); got != want+" ADDED:z" {
 		t.Errorf("heard %s, want %s ADDED:z", got, want)
