@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/status"
@@ -21,10 +22,10 @@ import (
 // Resources are the resources that the cluster serves, in each group's preferred version. Groups that do not answer are told beside them.
 func (u *Upstream) Resources(ctx context.Context) (*sluicev1.ListResourcesResponse, error) {
 	client := &http.Client{
-		Transport:     u,
+		Transport:     transport.NewUserAgentRoundTripper(u.endpoint.userAgent, u),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	d, err := discovery.NewDiscoveryClientForConfigAndClient(&rest.Config{Host: u.endpoint.base.String(), UserAgent: u.endpoint.userAgent}, client)
+	d, err := discovery.NewDiscoveryClientForConfigAndClient(&rest.Config{Host: u.endpoint.base.String()}, client)
 	if err != nil {
 		return nil, fmt.Errorf("cluster %q: discovery: %w", u.Cluster(), err)
 	}

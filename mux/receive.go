@@ -35,7 +35,14 @@ type receiver struct {
 	pieceSeq, pieceCost uint64
 	limit               int     // bytes of the largest message that is put together
 	budget              *Budget // of all messages that a server's session puts together; nil at a client, which trusts its gateway
-	charged             int     // of budget
+	putting             int     // of budget, for partial
+	whole               []put   // messages that were put together and are not consumed, oldest first
+}
+
+// put is a message that was put together from n bytes; seq is its last frame's number.
+type put struct {
+	seq uint64
+	n   int
 }
 
 // order is what becomes of a frame by its number.
@@ -102,6 +109,9 @@ func (r *receiver) data(f *frame) (ev Event, ok bool, err error) {
 	}
 	ev.Data, r.partial = r.partial, nil
 	ev.owned = true
+	if r.putting > 0 {
+		r.whole, r.putting = append(r.whole, put{r.seq, r.putting}), 0
+	}
 	return ev, true, nil
 }
 
@@ -115,16 +125,15 @@ func (r *receiver) charge(n int) error {
 			r.channel, r.budget.limit)
 	}
 	r.budget.charge(n)
-	r.charged += n
+	r.putting += n
 	return nil
 }
 
-// settle gives back what was charged, once nothing is held.
-func (r *receiver) settle() {
-	if r.charged > 0 && len(r.inbox) == 0 && !r.parted && r.taken >= r.event {
-		r.budget.release(r.charged)
-		r.charged = 0
-	}
+// giveUp forgets the message that was begun.
+func (r *receiver) giveUp() {
+	r.partial, r.parted = nil, false
+	r.budget.release(r.putting)
+	r.putting = 0
 }
 
 // overrun is the error for a plain session's client that sends faster than the upstream takes.
@@ -138,8 +147,7 @@ func (r *receiver) message(k EventKind, body proto.Message) (Event, error) {
 	r.count(0)
 	r.bare = append(r.bare, r.seq)
 	if k == EventState || k == EventCloseSend { // the message that was begun will not be completed
-		r.partial, r.parted = nil, false
-		r.settle()
+		r.giveUp()
 	}
 	switch {
 	case r.plain && r.cost > r.granted():
@@ -191,7 +199,6 @@ func (r *receiver) first() (Event, bool) {
 func (r *receiver) used(ev *Event) {
 	r.consume(ev.Seq, ev.cost)
 	r.consumePiece()
-	r.settle()
 }
 
 // consumePiece marks the pieces of a message that is not complete as consumed, if no event before them is still to be.
@@ -214,6 +221,13 @@ func (r *receiver) consume(seq, cost uint64) {
 	if r.bare = r.bare[k:]; len(r.bare) == 0 {
 		r.bare = nil
 	}
+	for len(r.whole) > 0 && r.whole[0].seq <= seq {
+		r.budget.release(r.whole[0].n)
+		r.whole = r.whole[1:]
+	}
+	if len(r.whole) == 0 {
+		r.whole = nil
+	}
 }
 
 // owes reports whether an Ack is due at all, and whether it should leave at once: when half of the window is consumed, or most of the frames
@@ -233,9 +247,9 @@ func (r *receiver) ack() (seq, window uint64) {
 
 // drop frees everything: the caller has left.
 func (r *receiver) drop() {
-	r.inbox, r.partial, r.parted = nil, nil, false
+	r.inbox = nil
+	r.giveUp()
 	r.consume(r.seq, r.cost)
-	r.settle()
 }
 
 // EventKind is what a channel's caller receives.

@@ -176,7 +176,7 @@ func (c *carrier) supervise(ctx context.Context) error {
 	var acks time.Time // when owed acknowledgements leave at the latest
 	done, replaced := c.s.done, c.s.replacement(c.gen)
 	var late <-chan time.Time
-	last := error(errOver)
+	last := errOver
 	for {
 		next, err := c.times(acks)
 		if err != nil {

@@ -1,0 +1,6 @@
+//go:build !race
+
+package mux
+
+// underRace says that the race detector is on.
+const underRace = false
