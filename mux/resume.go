@@ -37,8 +37,8 @@ func (s *Session) resumable(hello *sluicev1.Hello) error {
 	case last < s.heard:
 		return status.New(codes.Aborted, sluicev1.Reason_REASON_SUPERSEDED,
 			"the session went on with link %d after link %d, which this client knows last", s.heard, last)
-	case len(hello.GetChannels()) > s.cfg.Channels: // the answer names each of them, in one batch
-		return status.Limit("limits.session_channels", "a resume of %d channels, more than %d", len(hello.GetChannels()), s.cfg.Channels)
+	case len(hello.GetChannels()) > MaxChannels: // the answer names each of them, in one batch
+		return status.Limit("limits.session_channels", "a resume of %d channels, more than %d", len(hello.GetChannels()), MaxChannels)
 	}
 	return nil
 }

@@ -574,3 +574,28 @@ func TestSPEC_AuthenticateIsAnsweredAndChangesNothing(t *testing.T) {
 		t.Errorf("after it the credential is %v", p.auth)
 	}
 }
+
+// [RES-3] A resume that names more channels than an answer has room for is refused; one that names as many as there can be is answered.
+func TestResumeIsBounded(t *testing.T) {
+	for n, refused := range map[int]bool{MaxChannels: false, MaxChannels + 1: true} {
+		s := NewServer(Config{}, false, acceptAll{})
+		s.Identify("s", []byte("secret"))
+		if _, err := s.attachServer(&sluicev1.Hello{}); err != nil {
+			t.Fatal(err)
+		}
+		hello := &sluicev1.Hello{Resume: &sluicev1.Resume{Session: "s", Secret: []byte("secret"), LastLink: 1}}
+		s.highest = uint32(2 * MaxChannels) // all of them are gone: the longest answer
+		for id := range n {
+			hello.Channels = append(hello.Channels, &sluicev1.ChannelPosition{Channel: uint32(id + 1)})
+		}
+		gen, err := s.attachServer(hello)
+		if (err != nil) != refused {
+			t.Fatalf("%d channels: %v", n, err)
+		}
+		if err == nil {
+			if size := s.collect(gen).Len(); size > MaxBatch {
+				t.Errorf("the answer to %d channels has %d bytes", n, size)
+			}
+		}
+	}
+}
