@@ -146,7 +146,7 @@ func TestOverheadIsBounded(t *testing.T) {
 func TestAResumeIsCheckedBeforeAnythingChanges(t *testing.T) {
 	p := connected(t, Config{Channels: 3}, 1)
 	gen := p.server.gen
-	many := make([]*sluicev1.ChannelPosition, 4)
+	many := make([]*sluicev1.ChannelPosition, MaxChannels+1)
 	for name, c := range map[string]struct {
 		hello *sluicev1.Hello
 		want  sluicev1.Reason
