@@ -10,11 +10,14 @@ import (
 	"pgregory.net/rapid"
 )
 
+// failer is what *testing.T and *rapid.T have in common.
+type failer interface {
+	Fatalf(format string, args ...any)
+}
+
 // agree compares decodeMembers with an independent decoder of the same
 // strictness: exact names, no repeats.
-func agree(t interface {
-	Fatalf(format string, args ...any)
-}, doc []byte) {
+func agree(t failer, doc []byte) {
 	got, ok := decodeMembers(doc)
 	var want map[string]strictjson.RawMessage
 	err := strictjson.Unmarshal(doc, &want)
