@@ -69,3 +69,23 @@ func TestWithCredentialLeavesTheOriginalAlone(t *testing.T) {
 		t.Errorf("got %v, original %v", q, p)
 	}
 }
+
+// HL-D25: cluster and user were joined without a separator, so that two pairs could make one key. No two principals share one here.
+func TestHL_D25_KeysAreNotAmbiguous(t *testing.T) {
+	parts := []string{"", "a", "b", "ab", "aa", "a\x00", "\x00a", "a|b", "1", "11"}
+	seen := map[string]auth.Principal{}
+	for _, authenticator := range parts {
+		for _, issuer := range parts {
+			for _, subject := range parts {
+				for _, uid := range parts {
+					p := auth.Principal{Authenticator: authenticator, Issuer: issuer, Subject: subject, UID: uid}
+					if other, ok := seen[p.Key()]; ok {
+						t.Fatalf("%q and %q share a key", []string{authenticator, issuer, subject, uid},
+							[]string{other.Authenticator, other.Issuer, other.Subject, other.UID})
+					}
+					seen[p.Key()] = p
+				}
+			}
+		}
+	}
+}

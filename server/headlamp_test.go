@@ -261,7 +261,6 @@ func TestHL_D10_TheClientComesBackByItself(t *testing.T) {
 			t.Fatalf("cut %d: %s, %v", i, ev.Raw, err)
 		}
 	}
-	// HL-D12: each reconnection left one more reader and one more heartbeat behind. Here the upstream has not even noticed.
 	if n := r.Kube.Counts(); n.Watches != 1 || n.Live != 1 {
 		t.Errorf("the upstream was opened %d times, %d live, want 1", n.Watches, n.Live)
 	}
