@@ -33,43 +33,44 @@ type machine struct {
 
 // TestMachineLosesNothing runs schedules of everything that can happen to a session, against queues of what was offered: whatever happens,
 // each channel gives exactly that, once and in order, or its end says what was lost; and at the end nothing is held (I1 to I5, H1, C15).
-func TestMachineLosesNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		cfg := Config{MessageBytes: 1 << 20, WindowBytes: 512 << 10}
-		if rapid.Bool().Draw(t, "tight") {
-			cfg.SessionBytes = rapid.IntRange(1, 256<<10).Draw(t, "session bytes")
-			cfg.Budget = NewBudget(128<<10, nil)
-		}
-		m := &machine{pair: newPair(t, cfg)}
-		m.split = rapid.Bool().Draw(t, "split")
-		m.dialOrCut(t)
-		for range rapid.IntRange(0, 4).Draw(t, "channels") {
-			m.openOne(t)
-		}
-		m.exchange(t)
-		t.Repeat(map[string]func(*rapid.T){
-			"":            func(*rapid.T) { m.invariants() },
-			"dial":        m.dialOrCut,
-			"redial":      m.dialOrCut,
-			"open":        m.openOne,
-			"offer":       m.offerSome,
-			"offer more":  m.offerSome,
-			"offer all":   m.offerSome,
-			"say":         m.saySomething,
-			"stream":      m.stream,
-			"clientSends": func(t *rapid.T) { m.clientSends(few(t)) },
-			"serverSends": func(t *rapid.T) { m.serverSends(few(t)) },
-			"serverTakes": func(t *rapid.T) { m.serverReceives(few(t)) },
-			"clientTakes": func(t *rapid.T) { m.clientReceives(few(t)) },
-			"both":        m.exchange,
-			"next":        m.takeSome,
-			"acks":        func(*rapid.T) { m.client.sendAcks(); m.server.sendAcks() },
-			"close":       m.closeOne,
-			"finish":      m.finishOne,
-			"session":     m.ofSession,
-		})
-		m.settle(t)
+func TestMachineLosesNothing(t *testing.T) { rapid.Check(t, schedule) }
+
+// schedule is one story of a session, told by t.
+func schedule(t *rapid.T) {
+	cfg := Config{MessageBytes: 1 << 20, WindowBytes: 512 << 10}
+	if rapid.Bool().Draw(t, "tight") {
+		cfg.SessionBytes = rapid.IntRange(1, 256<<10).Draw(t, "session bytes")
+		cfg.Budget = NewBudget(128<<10, nil)
+	}
+	m := &machine{pair: newPair(t, cfg)}
+	m.split = rapid.Bool().Draw(t, "split")
+	m.dialOrCut(t)
+	for range rapid.IntRange(0, 4).Draw(t, "channels") {
+		m.openOne(t)
+	}
+	m.exchange(t)
+	t.Repeat(map[string]func(*rapid.T){
+		"":            func(*rapid.T) { m.invariants() },
+		"dial":        m.dialOrCut,
+		"redial":      m.dialOrCut,
+		"open":        m.openOne,
+		"offer":       m.offerSome,
+		"offer more":  m.offerSome,
+		"offer all":   m.offerSome,
+		"say":         m.saySomething,
+		"stream":      m.stream,
+		"clientSends": func(t *rapid.T) { m.clientSends(few(t)) },
+		"serverSends": func(t *rapid.T) { m.serverSends(few(t)) },
+		"serverTakes": func(t *rapid.T) { m.serverReceives(few(t)) },
+		"clientTakes": func(t *rapid.T) { m.clientReceives(few(t)) },
+		"both":        m.exchange,
+		"next":        m.takeSome,
+		"acks":        func(*rapid.T) { m.client.sendAcks(); m.server.sendAcks() },
+		"close":       m.closeOne,
+		"finish":      m.finishOne,
+		"session":     m.ofSession,
 	})
+	m.settle(t)
 }
 
 func few(t *rapid.T) int { return rapid.IntRange(1, 4).Draw(t, "n") }
