@@ -518,7 +518,12 @@ func TestSPEC_Heartbeat(t *testing.T) {
 		defer c.end()
 		pass(giveUpAfter - time.Millisecond)
 		c.send(serverFrame(0, 0, &sluicev1.Ping{Nonce: 7}), serverFrame(0, 0, &sluicev1.Ping{Nonce: 8}))
-		if got := c.got(); len(got) != 1 || got[0].GetPong().GetNonce() != 8 {
+		// The first may be answered before the second has come; the last always is.
+		got := c.got()
+		if len(got) == 2 && got[0].GetPong().GetNonce() == 7 {
+			got = got[1:]
+		}
+		if len(got) != 1 || got[0].GetPong().GetNonce() != 8 {
 			t.Errorf("Pings were answered with %v", got)
 		}
 		pass(giveUpAfter)
