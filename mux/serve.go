@@ -87,10 +87,17 @@ func (s *Session) detach(gen uint64) {
 	}
 }
 
-// read applies what the link brings. Started by serve; ends with the link, or with the first batch after it was replaced.
+// read applies what the link brings. Started by serve; ends with the link, at a server also with the first batch after it was replaced. A
+// client that has ended the session goes on to read, so that whoever waits for the link's end knows when the server has heard its Goodbye.
 func (c *carrier) read(g *Greeting) {
 	defer c.s.wg.Done()
-	c.over <- c.readAll(g)
+	err := c.readAll(g)
+	c.over <- err
+	for errors.Is(err, errOldLink) && c.s.role == Client {
+		if _, lost := c.link.Recv(); lost != nil {
+			return
+		}
+	}
 }
 
 func (c *carrier) readAll(g *Greeting) error {
@@ -166,7 +173,7 @@ func (s *Session) next(gen uint64) (b Batch, over bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return nil, gen != s.gen || s.ended && !s.holding || s.plain && s.eof && len(s.chans) == 0
+	return nil, gen != s.gen || s.ended && !s.holding && s.goodbye == nil || s.plain && s.eof && len(s.chans) == 0
 }
 
 // supervise waits for the first reason to end, and keeps the times of the protocol.
