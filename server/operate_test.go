@@ -89,7 +89,7 @@ func TestDrain(t *testing.T) {
 
 // A client moves to another replica before the one that drains has gone, and its watches go on where they were.
 func TestDrainMovesWatchesWithoutLoss(t *testing.T) {
-	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 20 * time.Second }})
+	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 10 * time.Minute }})
 	second := r.Replica()
 	relay := rig.NewRelay(t, r.Server.GRPCAddr().String())
 	w := r.Client("alice", func(c *client.Config) { c.Address = relay.Addr() }).Watch(client.WatchRequest{Target: pods()})
@@ -99,7 +99,11 @@ func TestDrainMovesWatchesWithoutLoss(t *testing.T) {
 	relay.Retarget(second.GRPCAddr().String())
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); r.Stop() }()
-	<-stopped // well before the timeout: the client has left by itself
+	select {
+	case <-stopped: // long before its timeout: the client has left by itself
+	case <-ctx.Done():
+		t.Fatal("the drained replica still has the client's session")
+	}
 	apply(t, r, "p", "after")
 	for _, want := range []string{"before", "after"} {
 		ev, err := w.Next(ctx)
