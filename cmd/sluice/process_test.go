@@ -180,9 +180,7 @@ func TestTheLinesThatDevPrintsWorkAsTheyArePrinted(t *testing.T) {
 	if got := strings.Count(text+p.stderr.String(), r.Token); got != 1 {
 		t.Errorf("the token was printed %d times", got)
 	}
-	if !strings.Contains(p.stderr.String(), "$KUBECONFIG is ignored") {
-		t.Error("nothing was said about $KUBECONFIG")
-	}
+	p.stderr.await(t, "the notice of the variable", func(s string) bool { return strings.Contains(s, "$KUBECONFIG is ignored") })
 	if byCommand.stderr.String() != "" {
 		t.Errorf("sluice watch pods said %s", byCommand.stderr)
 	}
@@ -269,9 +267,8 @@ func TestDevTakesFreePortsWhereTheUsualAreBusy(t *testing.T) {
 		if r.GRPCAddr == addr || r.AdminAddr == addr {
 			t.Errorf("ready: %+v", r)
 		}
-		if !strings.Contains(p.stderr.String(), addr+" is busy") {
-			t.Errorf("nothing was said of %s:\n%s", addr, p.stderr)
-		}
+		// The two outputs are two pipes: what was written to one before the other may be read after it.
+		p.stderr.await(t, "the notice of "+addr, func(s string) bool { return strings.Contains(s, addr+" is busy") })
 	}
 	if !strings.Contains(p.stdout.String(), r.GRPCAddr+" sluice.v1.GatewayService/Watch") {
 		t.Errorf("the lines to paste name another address than %s:\n%s", r.GRPCAddr, p.stdout)
