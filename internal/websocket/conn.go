@@ -42,13 +42,18 @@ type Conn struct {
 	// Immutable after the first Read.
 	writeTimeout time.Duration
 
+	// Immutable after Detach.
+	direct *detached
+	wake   func()
+
 	// Owned by the reader.
 	frames  framer
 	left    []byte // came with the 101
 	failure error  // what every further Read returns
 	reads   reads
 
-	waiting atomic.Int64 // since when Read has waited for bytes, in nanoseconds since epoch; 0 while nobody reads
+	waiting atomic.Int64 // since when bytes are waited for, in nanoseconds since epoch; 0 while nobody reads
+	broken  atomic.Bool  // timeout is set
 	epoch   time.Time    // immutable
 
 	// Guarded by mu, which is never held across I/O.
@@ -117,60 +122,95 @@ func (b *Batch) Release() {
 // Errors are final: *[CloseError] after everything that came before it, *[ProtocolError], *[TimeoutError], io.ErrUnexpectedEOF
 // for an end without a close frame, net.ErrClosed after Close, or the network's own.
 func (c *Conn) Read(limit, part int) (*Batch, error) {
-	limit = max(limit, c.frames.cost+minPart)
-	part = min(max(part, minPart), MaxRead, limit-c.frames.cost)
 	for {
-		b, n, err := c.fill(limit)
-		if err != nil {
-			return nil, err
+		b, _, err := c.next(limit, part)
+		if b != nil || err != nil {
+			return b, err
 		}
-		b.Fragments, err = c.frames.walk(b.scratch[:n], limit, part, b.Fragments)
-		if err != nil {
-			c.answerEnd(err)
-			c.failure = c.cause(err)
-		}
-		if len(b.Fragments) > 0 {
-			return b, nil
-		}
-		b.Release()
 	}
 }
 
+// TryRead is Read for a Conn that was detached: it does not wait, and returns no Batch when there is nothing to return. drained says that
+// there was no more to read at that moment, as far as bytes go: who is told that the peer has ended must read on, to learn how.
+func (c *Conn) TryRead(limit, part int) (b *Batch, drained bool, err error) {
+	c.waiting.Store(0)
+	if c.failure == nil && c.broken.Load() {
+		c.failure = c.cause(errTimeout)
+	}
+	for {
+		b, drained, err = c.next(limit, part)
+		if b != nil || err != nil || drained {
+			return b, drained, err
+		}
+	}
+}
+
+// Expect says that bytes are waited for from now on, until the next TryRead: Keepalive draws its conclusions from that.
+func (c *Conn) Expect() { c.waiting.Store(c.now()) }
+
+// next reads once and returns what that has brought, perhaps nothing.
+func (c *Conn) next(limit, part int) (b *Batch, drained bool, err error) {
+	limit = max(limit, c.frames.cost+minPart)
+	part = min(max(part, minPart), MaxRead, limit-c.frames.cost)
+	b, n, drained, err := c.fill(limit)
+	if b == nil {
+		return nil, drained, err
+	}
+	b.Fragments, err = c.frames.walk(b.scratch[:n], limit, part, b.Fragments)
+	if err != nil {
+		c.answerEnd(err)
+		c.failure = c.cause(err)
+	}
+	drained = drained && c.failure == nil && !c.frames.ready
+	if len(b.Fragments) == 0 {
+		b.Release()
+		b = nil
+	}
+	return b, drained, nil
+}
+
 // fill returns a Batch that holds the carry and, unless that alone is worth a walk, what one read of the socket brings.
-func (c *Conn) fill(limit int) (*Batch, int, error) {
-	carry := len(c.frames.carry)
+func (c *Conn) fill(limit int) (b *Batch, n int, drained bool, err error) {
 	if c.frames.ready {
-		b := batches.Get().(*Batch)
-		return b, copy(b.scratch[:], c.frames.carry), nil
+		b = batches.Get().(*Batch)
+		return b, c.frames.carry.drain(b.scratch[:]), false, nil
 	}
 	if c.failure != nil {
-		return nil, 0, c.failure
+		return nil, 0, false, c.failure
 	}
-	b, n, err := c.receive(carry, min(max(limit-carry, minRead), MaxRead, scratchSize-carry))
+	carry := c.frames.carry.len()
+	b, n, drained, err = c.receive(carry, min(max(limit-carry, minRead), MaxRead, scratchSize-carry))
 	if err != nil {
 		c.failure = c.cause(err)
 	}
 	if b == nil {
-		return nil, 0, c.failure
+		return nil, 0, drained, c.failure
 	}
-	copy(b.scratch[:], c.frames.carry)
-	return b, carry + n, nil
+	c.frames.carry.drain(b.scratch[:])
+	return b, carry + n, drained, nil
 }
 
 // receive reads once, at most want bytes to the scratch's offset at. It returns a Batch exactly if it has bytes.
-func (c *Conn) receive(at, want int) (*Batch, int, error) {
-	if len(c.left) > 0 {
-		b := batches.Get().(*Batch)
-		n := copy(b.scratch[at:at+want], c.left)
+func (c *Conn) receive(at, want int) (b *Batch, n int, drained bool, err error) {
+	switch {
+	case len(c.left) > 0:
+		b = batches.Get().(*Batch)
+		n = copy(b.scratch[at:at+want], c.left)
 		if c.left = c.left[n:]; len(c.left) == 0 {
 			c.left = nil
 		}
-		return b, n, nil
+		return b, n, false, nil
+	case c.direct != nil:
+		return c.direct.read(at, want)
 	}
 	c.waiting.Store(c.now())
 	defer c.waiting.Store(0)
-	return c.socket.read(at, want)
+	b, n, err = c.socket.read(at, want)
+	return b, n, false, err
 }
+
+// errTimeout stands for a read that a timeout has ended.
+var errTimeout = errors.New("timeout")
 
 // now is the time since epoch, never 0.
 func (c *Conn) now() int64 { return int64(time.Since(c.epoch)) + 1 }

@@ -100,7 +100,7 @@ type framer struct {
 	rest  int64 // payload of the current data frame that is yet to come
 
 	// carry is what a walk left over: held bytes of the fragment that is being put together, then raw bytes.
-	carry []byte
+	carry carry
 	held  int
 	ready bool // the carry holds a fragment that only lacked room
 }
@@ -259,18 +259,10 @@ func wholeRunes(p []byte) []byte {
 	return p
 }
 
-// keep carries over what is left of a walk, in a buffer of its size: an idle channel often keeps one for long.
+// keep carries over what is left of a walk.
 func (f *framer) keep(held, raw []byte) {
 	f.held = len(held)
-	n := len(held) + len(raw)
-	switch {
-	case n == 0:
-		f.carry = nil
-		return
-	case n > cap(f.carry), 2*n+64 < cap(f.carry):
-		f.carry = make([]byte, 0, n)
-	}
-	f.carry = append(append(f.carry[:0], held...), raw...)
+	f.carry.fill(held, raw)
 }
 
 // closeError reads the payload of a close frame, section 5.5.1.

@@ -13,7 +13,7 @@ type keepalive struct {
 // stop says whether it has kept the timer from firing.
 func (k *keepalive) stop() bool { return k.timer != nil && k.timer.Stop() }
 
-// Keepalive has a ping sent whenever a Read has waited for `every` without any bytes, and fails that Read with a *[TimeoutError]
+// Keepalive has a ping sent whenever a Read, or who called Expect, has waited for `every` without any bytes, and fails that Read with a *[TimeoutError]
 // when nothing arrives within timeout after it either. While nobody reads, nothing is concluded from silence; nor while the peer
 // does not take the message that is being written, which holds up the ping. It is driven by a timer and costs no goroutine. It
 // must be called at most once.
@@ -39,10 +39,20 @@ func (c *Conn) onTimer() {
 	next := c.check(c.waiting.Load(), c.now())
 	if c.timeout != nil {
 		c.running.Done()
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // long ago: Read returns at once
+		c.endRead()
 		return
 	}
 	c.alive.timer.Reset(next)
+}
+
+// endRead has the reader find out that it waited in vain. mu is held.
+func (c *Conn) endRead() {
+	c.broken.Store(true)
+	if c.direct != nil {
+		c.wake()
+		return
+	}
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // long ago: Read returns at once
 }
 
 // check concludes from since when Read has waited, and returns when to look again. mu is held.

@@ -20,3 +20,11 @@ func Secure(ctx context.Context, nc net.Conn, config *tls.Config) (net.Conn, err
 	}
 	return t, nil
 }
+
+// Detach does nothing here.
+func (*Conn) Detach(func()) (fd int, ok bool) { return 0, false }
+
+// detached is a socket that is read without waiting, which there is none of here.
+type detached struct{}
+
+func (*detached) read(int, int) (*Batch, int, bool, error) { panic("a socket was detached") }

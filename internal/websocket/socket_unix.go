@@ -8,7 +8,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // rawSocket reads a file descriptor when it is readable. Trying comes before waiting, because a readiness that was seen is not
@@ -140,3 +144,109 @@ func (l *link) syscall() (syscall.Conn, bool) {
 	c, ok := l.Conn.(syscall.Conn)
 	return c, ok
 }
+
+// Detach takes the socket out of the hands of Go's poller, for whoever is told by other means when it can be read: of the file descriptor
+// that is returned, until Close. From then on TryRead reads, Read must not be called, and nothing of the Conn waits: a control frame that the
+// socket does not take at once fails the Conn. wake is called, from any goroutine and until Close has returned, when TryRead is to be called
+// although nothing has come: Keepalive has given up. When ok is false nothing has changed. Detach must not be called during a Read or after
+// Keepalive; Close must not be called during a TryRead.
+func (c *Conn) Detach(wake func()) (fd int, ok bool) {
+	s, ok := c.socket.(*rawSocket)
+	if !ok {
+		return 0, false
+	}
+	fd = -1
+	err := s.raw.Control(func(old uintptr) {
+		if n, err := unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			fd = n
+		}
+	})
+	if err != nil || fd < 0 {
+		return 0, false
+	}
+	d := &detached{fd: fd, step: s.step}
+	was := c.nc
+	if t, secure := c.nc.(*secureConn); secure {
+		was, t.link.Conn = t.link.Conn, d
+	} else {
+		c.nc = d
+	}
+	_ = was.Close() // of one of two file descriptors of the socket: nothing is sent
+	c.direct, c.wake, c.socket = d, wake, nil
+	return fd, true
+}
+
+// detached is a socket that is read and written without waiting.
+type detached struct {
+	fd   int
+	step func(fd int, p []byte) (int, error) // Owned by the reader.
+
+	mu     sync.Mutex
+	closed bool // Guarded by mu.
+}
+
+var _ net.Conn = (*detached)(nil)
+
+// read is a socket's read that does not wait.
+func (d *detached) read(at, want int) (b *Batch, n int, drained bool, err error) {
+	b = batches.Get().(*Batch)
+	n, err = d.step(d.fd, b.scratch[at:at+want])
+	drained = n < want
+	if n == 0 {
+		batches.Put(b)
+		b = nil
+	}
+	if errors.Is(err, errAgain) {
+		err = nil
+	}
+	return b, n, drained, err
+}
+
+// Read implements net.Conn for a TLS handshake, which is over.
+func (d *detached) Read(p []byte) (int, error) { return readNow(d.fd, p) }
+
+// Write implements net.Conn. It writes all of p or fails.
+func (d *detached) Write(p []byte) (n int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n < len(p) {
+		if d.closed {
+			return n, net.ErrClosed
+		}
+		k, err := syscall.Write(d.fd, p[n:])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return n, err
+		default:
+			n += k
+		}
+	}
+	return n, nil
+}
+
+// Close implements net.Conn.
+func (d *detached) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return net.ErrClosed
+	}
+	d.closed = true
+	return syscall.Close(d.fd)
+}
+
+// LocalAddr implements net.Conn.
+func (*detached) LocalAddr() net.Addr { return nil }
+
+// RemoteAddr implements net.Conn.
+func (*detached) RemoteAddr() net.Addr { return nil }
+
+// SetDeadline implements net.Conn: what does not wait has no deadline.
+func (*detached) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements net.Conn.
+func (*detached) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements net.Conn.
+func (*detached) SetWriteDeadline(time.Time) error { return nil }
