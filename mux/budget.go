@@ -15,7 +15,8 @@ type Budget struct {
 	held atomic.Int64
 
 	mu      sync.Mutex
-	waiting chan struct{} // closed when room has come back; nil while nobody waits. Guarded by mu.
+	waiting chan struct{}       // closed when room has come back; nil while nobody waits. Guarded by mu.
+	told    map[*Channel]func() // called when room has come back. Guarded by mu.
 }
 
 // NewBudget makes a budget of limit bytes within parent, which may be nil.
@@ -62,11 +63,26 @@ func (b *Budget) release(n int) {
 
 func (b *Budget) wake() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.waiting != nil {
 		close(b.waiting)
 		b.waiting = nil
 	}
+	told := b.told
+	b.told = nil
+	b.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
+}
+
+// tell has f called, once, when room has come back. Ask for it before checking room again. A later call for the same channel replaces f.
+func (b *Budget) tell(c *Channel, f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.told == nil {
+		b.told = map[*Channel]func(){}
+	}
+	b.told[c] = f
 }
 
 // freed is closed when room has come back. Ask for it before checking room again, or a release in between is missed.

@@ -23,35 +23,41 @@ func TestRoomOfABudgetWakesWhoWaits(t *testing.T) {
 			"session": {SessionBytes: limit, Budget: NewBudget(1<<30, nil)}, "process": {SessionBytes: 1 << 30, Budget: NewBudget(limit, nil)},
 			"both": {SessionBytes: limit, Budget: NewBudget(limit+1000, nil)},
 		} {
-			p := connected(t, cfg, 3)
-			waits := p.flows[0].s
-			for range 20 {
-				waits.Offer(piece(1000))
-			}
-			for _, f := range p.flows[1:] {
-				fill(f.s, 1000)
-			}
-			granted := make(chan error, 1)
-			go func() { granted <- waits.AwaitCredit(t.Context(), SmallPiece+FrameCost) }()
-			synctest.Wait()
-			if len(granted) > 0 {
-				t.Fatalf("%s: there is room at %d bytes held", name, p.server.Held())
-			}
-			for _, f := range p.flows[1:] {
-				f.s.Finish(nil, nil, true)
-				f.s.abandon(errFinished)
-			}
-			synctest.Wait()
-			if len(granted) == 0 {
-				t.Errorf("%s: nobody woke the channel, with %d bytes held", name, p.server.Held())
-			}
-			p.server.End(nil)
-			p.client.End(nil)
-			if err := <-granted; err != nil {
-				t.Errorf("%s: %v", name, err)
+			for way, await := range waysToWait {
+				wakesWhoWaits(t, name+", "+way, cfg, await)
 			}
 		}
 	})
+}
+
+func wakesWhoWaits(t *testing.T, name string, cfg Config, await func(*Channel, context.Context, int) error) {
+	p := connected(t, cfg, 3)
+	waits := p.flows[0].s
+	for range 20 {
+		waits.Offer(piece(1000))
+	}
+	for _, f := range p.flows[1:] {
+		fill(f.s, 1000)
+	}
+	granted := make(chan error, 1)
+	go func() { granted <- await(waits, t.Context(), SmallPiece+FrameCost) }()
+	synctest.Wait()
+	if len(granted) > 0 {
+		t.Fatalf("%s: there is room at %d bytes held", name, p.server.Held())
+	}
+	for _, f := range p.flows[1:] {
+		f.s.Finish(nil, nil, true)
+		f.s.abandon(errFinished)
+	}
+	synctest.Wait()
+	if len(granted) == 0 {
+		t.Errorf("%s: nobody woke the channel, with %d bytes held", name, p.server.Held())
+	}
+	p.server.End(nil)
+	p.client.End(nil)
+	if err := <-granted; err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
 }
 
 // TestTheTighterBudgetIsWaitedFor proves that of two budgets the one that is short is named, whichever is larger.

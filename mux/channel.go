@@ -35,6 +35,7 @@ type Channel struct {
 	in      receiver      // Guarded by mu.
 	state   state         // Guarded by mu.
 	credit  chan struct{} // closed when credit comes; nil while nobody waits. Guarded by mu.
+	notify  func()        // called when credit comes; nil while nobody is to be told. Guarded by mu.
 	arrived chan struct{} // closed when an event comes; nil while nobody waits. Guarded by mu.
 
 	// Owned by the session, guarded by Session.mu.
@@ -129,20 +130,56 @@ func (c *Channel) AwaitCredit(ctx context.Context, n int) error {
 func (c *Channel) awaitCredit(n int) (wait <-chan struct{}, by *Budget, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := context.Cause(c.ctx); err != nil {
+	room, by, err := c.credited()
+	if err != nil || room >= n {
 		return nil, nil, err
-	}
-	if c.out.shut || c.out.ended {
-		return nil, nil, errFinished
-	}
-	room, by := c.room()
-	if room >= n {
-		return nil, nil, nil
 	}
 	if c.credit == nil {
 		c.credit = make(chan struct{})
 	}
 	return c.credit, by, nil
+}
+
+// NotifyCredit is AwaitCredit for those who cannot wait: unless Credit is at least n now, f is called once when more has come, or with the
+// channel's end, and told is true. The credit may still be short then: ask again. f must not block and not call the channel; it may be called
+// before NotifyCredit returns. A later call replaces f.
+func (c *Channel) NotifyCredit(n int, f func()) (told bool, err error) {
+	for asked := (*Budget)(nil); ; {
+		by, enough, err := c.notifyCredit(n, f)
+		switch {
+		case enough || err != nil:
+			return false, err
+		case by == nil || by == asked:
+			return true, nil
+		}
+		asked = by // ask to be told, and look again: it may have come in between
+		by.tell(c, f)
+	}
+}
+
+// notifyCredit leaves f to be called when more credit comes, unless there is enough, or there will never be. by is the budget that is short.
+func (c *Channel) notifyCredit(n int, f func()) (by *Budget, enough bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	room, by, err := c.credited()
+	if err != nil || room >= n {
+		c.notify = nil
+		return nil, err == nil, err
+	}
+	c.notify = f
+	return by, false, nil
+}
+
+// credited is room, for as long as there may come more of it. mu is held.
+func (c *Channel) credited() (room int, by *Budget, err error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, nil, err
+	}
+	if c.out.shut || c.out.ended {
+		return 0, nil, errFinished
+	}
+	room, by = c.room()
+	return room, by, nil
 }
 
 // MaxPiece is the largest payload a piece may have now: [SmallPiece], or [LargePiece] for windows of at least [LargeWindow]. It never shrinks.
@@ -171,10 +208,11 @@ func (c *Channel) Offer(pieces []data.Piece) int {
 		g.free()
 		return taken
 	}
+	size := len(g.b)
 	c.out.queue(g)
-	c.s.budget.charge(len(g.b))
+	c.s.budget.charge(size)
 	c.mu.Unlock()
-	c.s.enqueue(c)
+	c.s.hand(c, size)
 	return taken
 }
 
@@ -376,6 +414,10 @@ func (c *Channel) wakeSender() {
 	if c.credit != nil {
 		close(c.credit)
 		c.credit = nil
+	}
+	if f := c.notify; f != nil {
+		c.notify = nil
+		f()
 	}
 }
 

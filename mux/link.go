@@ -10,13 +10,22 @@ import (
 )
 
 // Link carries batches of encoded frames, in order and both ways: a gRPC stream, a browser's pair of calls, a WebSocket. One goroutine calls
-// Recv and one calls Send. Both return once the link is gone; on a server's gRPC stream that is when its handler has returned.
+// Recv and one at a time Send. Both return once the link is gone; on a server's gRPC stream that is when its handler has returned.
 type Link interface {
 	// Recv waits for the next batch: the encoded ConnectRequest at a server, ConnectResponse at a client. It is valid until the next call.
 	// io.EOF says that the peer sends no more.
 	Recv() ([]byte, error)
 	// Send sends a batch as one message. It owns one reference of each part and frees it once the bytes are written, also when it fails.
 	Send(b Batch) error
+}
+
+// Prompt is a Link that can tell when sending is a matter of a moment. Whoever has brought something then sends it himself, which spares a
+// switch to the writer.
+type Prompt interface {
+	Link
+	// Idle reports that nothing sent before is still to be written, and therefore that Send would not wait for the peer. It may be called
+	// by any goroutine; the answer holds until somebody sends.
+	Idle() bool
 }
 
 // Greeting is the first batch of a link at a server, which tells a full session from a plain one.

@@ -88,14 +88,31 @@ func (t *turns) clear() {
 
 // enqueue lets a channel take part in the turns.
 func (s *Session) enqueue(c *Channel) {
+	s.place(c)
+	s.wake()
+}
+
+// sendSmall is the most, in bytes, that whoever brings it sends himself: more is worth a switch to the writer, which meanwhile lets the next
+// be read.
+const sendSmall = 16 << 10
+
+// hand is enqueue for a channel that has just been given size bytes to send.
+func (s *Session) hand(c *Channel, size int) {
+	if by := s.place(c); size > sendSmall || by == nil || !by.sendNow() {
+		s.wake()
+	}
+}
+
+// place lets a channel take part in the turns, and returns what carries them.
+func (s *Session) place(c *Channel) *carrier {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !c.isReady && s.chans[c.id] == c {
 		c.mu.Lock()
 		s.arrange(c)
 		c.mu.Unlock()
 	}
-	s.mu.Unlock()
-	s.wake()
+	return s.carrier
 }
 
 // arrange puts a channel where its next segment leaves from, if it has one. mu and c.mu are held.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,9 +17,12 @@ import (
 // carrier carries a session over one link, with a reader and a writer. Both are started by serve and end when the link does, or with their
 // next call once it has been replaced; wait waits for them.
 type carrier struct {
-	s    *Session
-	link Link
-	gen  uint64
+	s      *Session
+	link   Link
+	prompt Prompt // the link, if it is one
+	gen    uint64
+
+	sending sync.Mutex // one batch at a time, from its collection on
 
 	heard atomic.Int64 // when a batch came, as the time since begin
 	sent  atomic.Int64 // when a batch left
@@ -52,6 +56,10 @@ func (s *Session) ServeClient(ctx context.Context, l Link, hello *sluicev1.Hello
 // serve supervises: it neither receives nor sends, so that nothing a peer does or leaves undone holds it up.
 func (s *Session) serve(ctx context.Context, l Link, gen uint64, g *Greeting) error {
 	c := &carrier{s: s, link: l, gen: gen, begin: time.Now(), over: make(chan error, 2), stuck: make(chan error, 1), stop: make(chan struct{})}
+	if s.role == Server { // a client's callers may hold locks that its reader needs
+		c.prompt, _ = l.(Prompt)
+	}
+	s.carry(c)
 	s.nudge() // what the link before this one left to be timed
 	go c.read(g)
 	go c.write()
@@ -84,6 +92,16 @@ func (s *Session) detach(gen uint64) {
 	defer s.mu.Unlock()
 	if s.gen == gen {
 		s.gen++
+		s.carrier = nil
+	}
+}
+
+// carry notes what carries the session now.
+func (s *Session) carry(c *carrier) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gen == c.gen {
+		s.carrier = c
 	}
 }
 
@@ -137,19 +155,17 @@ func (c *carrier) write() {
 	if err := c.writeAll(); errors.Is(err, errOver) {
 		c.over <- err
 	} else {
-		c.stuck <- err
+		c.fail(err)
 	}
 }
 
 func (c *carrier) writeAll() error {
 	for {
-		b, over := c.s.next(c.gen)
+		sent, over, err := c.writeNext()
 		switch {
-		case len(b) > 0:
-			if err := c.link.Send(b); err != nil {
-				return err
-			}
-			c.sent.Store(int64(time.Since(c.begin)))
+		case err != nil:
+			return err
+		case sent:
 		case over:
 			c.s.wake() // it may have been meant for the writer of the next link
 			return errOver
@@ -160,6 +176,55 @@ func (c *carrier) writeAll() error {
 				return errOver
 			}
 		}
+	}
+}
+
+// writeNext sends the next batch, if there is one; over says that there will be none.
+func (c *carrier) writeNext() (sent, over bool, err error) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	b, over := c.s.next(c.gen)
+	if len(b) == 0 {
+		return false, over, nil
+	}
+	return true, false, c.send(b)
+}
+
+// send sends a batch. sending is held.
+func (c *carrier) send(b Batch) error {
+	if err := c.link.Send(b); err != nil {
+		return err
+	}
+	c.sent.Store(int64(time.Since(c.begin)))
+	return nil
+}
+
+// sendNow sends what there is on the goroutine that has brought it, if that takes but a moment, and reports whether all was sent. Who gets
+// false must wake the writer.
+func (c *carrier) sendNow() bool {
+	if c.prompt == nil || !c.sending.TryLock() {
+		return false
+	}
+	defer c.sending.Unlock()
+	if !c.prompt.Idle() {
+		return false
+	}
+	b := c.s.collect(c.gen)
+	if len(b) == 0 {
+		return true
+	}
+	size := b.Len() // which nobody knows once it is sent
+	if err := c.send(b); err != nil {
+		c.fail(err)
+	}
+	return size < batchTarget
+}
+
+// fail tells the supervisor that the link does not send. Once is enough.
+func (c *carrier) fail(err error) {
+	select {
+	case c.stuck <- err:
+	default:
 	}
 }
 

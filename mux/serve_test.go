@@ -27,6 +27,7 @@ type pipe struct {
 	gone    chan struct{}
 	end     func()
 	lossy   *atomic.Bool
+	broken  atomic.Bool // Send fails
 }
 
 func (l *pipe) cut() {
@@ -65,6 +66,9 @@ func (l *pipe) Send(b Batch) error {
 		all = append(all, p.Bytes()...)
 	}
 	b.Free()
+	if l.broken.Load() {
+		return errGone
+	}
 	select {
 	case l.out <- all:
 		return nil
@@ -72,6 +76,9 @@ func (l *pipe) Send(b Batch) error {
 		return errGone
 	}
 }
+
+// Idle implements Prompt.
+func (l *pipe) Idle() bool { return cap(l.out) > 0 && len(l.out) == 0 }
 
 // say sends frames as the peer of a session under test.
 func (l *pipe) say(frames ...[]byte) {
@@ -544,13 +551,17 @@ func TestWaitsEndWithTheirContext(t *testing.T) {
 		} {
 			c := open()
 			ctx, cancel := context.WithCancel(t.Context())
-			credit, next := make(chan error, 1), make(chan error, 1)
-			go func() { credit <- c.AwaitCredit(ctx, 2000) }()
+			credit, next := make(chan error, 2), make(chan error, 1)
+			for _, await := range waysToWait {
+				go func() { credit <- await(c, ctx, 2000) }()
+			}
 			go func() { _, err := c.Next(ctx); next <- err }()
 			synctest.Wait()
 			end(c, cancel)
-			if err := <-credit; err == nil {
-				t.Errorf("%s: AwaitCredit returns nil", name)
+			for range waysToWait {
+				if err := <-credit; err == nil {
+					t.Errorf("%s: who waits for credit has it", name)
+				}
 			}
 			cancel()
 			if err := <-next; err == nil {
@@ -579,10 +590,14 @@ func TestNoWakeUpOfABudgetIsLost(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, c := range s.acceptor.(*catch).chans {
+		for i, c := range s.acceptor.(*catch).chans {
+			await := (*Channel).AwaitCredit
+			if i%2 == 1 {
+				await = notified
+			}
 			producers.Go(func() {
 				for range 300 {
-					if err := c.AwaitCredit(ctx, 4000+FrameCost); err != nil {
+					if err := await(c, ctx, 4000+FrameCost); err != nil {
 						t.Errorf("channel %d waits for ever: %v", c.id, err)
 						return
 					}
@@ -622,11 +637,12 @@ func TestLoadOverLinksThatAreCut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	a := echo{make(chan *Channel, channels)}
-	server, client := NewServer(Config{}, false, a), NewClient(Config{}, nil)
+	up := make(welcomes, 1)
+	server, client := NewServer(Config{}, false, a), NewClient(Config{}, up)
 	server.Identify("s", []byte("secret"))
 	var flows, links sync.WaitGroup
 	stop := make(chan struct{})
-	links.Go(func() { reconnect(ctx, client, server, stop) })
+	links.Go(func() { reconnect(ctx, client, server, up, stop) })
 	for range channels {
 		c, err := client.Open(&sluicev1.Open{Window: 256 << 10}, nil)
 		if err != nil {
@@ -653,23 +669,41 @@ func TestLoadOverLinksThatAreCut(t *testing.T) {
 	}
 }
 
-// reconnect carries both sessions over one link after another, each cut after a few milliseconds, and in the end one that is not.
-func reconnect(ctx context.Context, client, server *Session, stop chan struct{}) {
-	tick := time.NewTicker(3 * time.Millisecond)
-	defer tick.Stop()
+// welcomes tells of each Welcome.
+type welcomes chan struct{}
+
+func (w welcomes) Welcomed(*sluicev1.Welcome) {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+func (welcomes) AuthState(*sluicev1.AuthState) {}
+
+func (welcomes) Draining(*sluicev1.Drain) {}
+
+// reconnect carries both sessions over one link after another, each cut a few milliseconds after it stands, and in the end one that is not.
+func reconnect(ctx context.Context, client, server *Session, up welcomes, stop chan struct{}) {
 	for {
 		cl, sl := newPipe(2)
 		v, w := serveServer(ctx, server, sl), serveClient(ctx, client, cl)
 		select {
 		case <-stop:
-			cl.cut()
-		case <-tick.C:
-			cl.cut()
+		case <-up: // a busy machine takes longer for that than for anything else
+		case <-ctx.Done():
 		}
+		select {
+		case <-stop:
+		case <-time.After(3 * time.Millisecond):
+		}
+		cl.cut()
 		<-v.done
 		<-w.done
 		select {
 		case <-stop:
+			return
+		case <-ctx.Done():
 			return
 		default:
 		}

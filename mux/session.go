@@ -84,6 +84,7 @@ type Session struct {
 	buf    frame      // Guarded by recvMu.
 
 	mu       sync.Mutex // guards everything below
+	carrier  *carrier   // of the attached link; nil for none
 	chans    map[uint32]*Channel
 	highest  uint32     // highest channel id seen or given
 	openings int        // channels that are not over

@@ -7,6 +7,7 @@ package link
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that all other messages use
@@ -19,26 +20,46 @@ import (
 type received struct{ b []byte }
 
 // sent is a batch as it goes, in the segments that hold it.
-type sent mem.BufferSlice
+type sent struct {
+	buffers  mem.BufferSlice
+	segments []segment
+
+	// Most batches are one segment, and one allocation.
+	buffer  [1]mem.Buffer
+	segment [1]segment
+}
 
 // segment shows a part of a batch to grpc. mem.Buffer has unexported methods; embedding SliceBuffer supplies them. They serve grpc's
 // receiving side only.
 type segment struct {
 	mem.SliceBuffer
-	part mux.Part
+	part  mux.Part
+	count *atomic.Int64 // of the references that grpc has to a stream's segments
 }
 
-func (s *segment) Ref()  { s.part.Ref() }
-func (s *segment) Free() { s.part.Free() }
+func (s *segment) Ref() {
+	s.count.Add(1)
+	s.part.Ref()
+}
 
-// asBuffers is b as grpc takes it. The slice is this message's alone, since grpc keeps it.
-func asBuffers(b mux.Batch) sent {
-	segments, out := make([]segment, len(b)), make(sent, len(b))
-	for i, p := range b {
-		segments[i] = segment{p.Bytes(), p}
-		out[i] = &segments[i]
+func (s *segment) Free() {
+	s.part.Free()
+	s.count.Add(-1)
+}
+
+// asBuffers is b as grpc takes it, counted. It is this message's alone, since grpc keeps it.
+func asBuffers(b mux.Batch, count *atomic.Int64) *sent {
+	s := new(sent)
+	s.buffers, s.segments = s.buffer[:], s.segment[:]
+	if len(b) > 1 {
+		s.buffers, s.segments = make(mem.BufferSlice, len(b)), make([]segment, len(b))
 	}
-	return out
+	count.Add(int64(len(b)))
+	for i, p := range b {
+		s.segments[i] = segment{p.Bytes(), p, count}
+		s.buffers[i] = &s.segments[i]
+	}
+	return s
 }
 
 // Codec passes batches through untouched and leaves every other message to grpc's own codec. It is safe for concurrent use.
@@ -54,8 +75,8 @@ func (c Codec) Name() string { return c.proto.Name() }
 
 // Marshal implements encoding.CodecV2.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
-	if b, ok := v.(sent); ok {
-		return mem.BufferSlice(b), nil
+	if s, ok := v.(*sent); ok {
+		return s.buffers, nil
 	}
 	b, err := c.proto.Marshal(v)
 	if err != nil {

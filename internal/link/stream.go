@@ -1,6 +1,10 @@
 package link
 
-import "github.com/sluice-gateway/sluice/mux"
+import (
+	"sync/atomic"
+
+	"github.com/sluice-gateway/sluice/mux"
+)
 
 // messages is what both ends of a gRPC stream have: grpc.ServerStream, grpc.ClientStream.
 type messages interface {
@@ -13,9 +17,13 @@ type messages interface {
 type Stream struct {
 	stream messages // Immutable after NewStream.
 	in     received // Owned by Recv.
+
+	// unsent counts the references that grpc has to segments. It takes them back into the stream's quota, of 64 KiB, as it writes them, and
+	// only then frees them: as long as there are none, SendMsg does not wait. What a broken stream never frees is of no interest.
+	unsent atomic.Int64
 }
 
-var _ mux.Link = (*Stream)(nil)
+var _ mux.Prompt = (*Stream)(nil)
 
 // NewStream makes a link of a stream.
 func NewStream(s messages) *Stream { return &Stream{stream: s} }
@@ -30,5 +38,8 @@ func (s *Stream) Recv() ([]byte, error) {
 
 // Send implements mux.Link. Its errors are grpc's, and io.EOF at a client whose stream has ended.
 func (s *Stream) Send(b mux.Batch) error {
-	return s.stream.SendMsg(asBuffers(b))
+	return s.stream.SendMsg(asBuffers(b, &s.unsent))
 }
+
+// Idle implements mux.Prompt.
+func (s *Stream) Idle() bool { return s.unsent.Load() == 0 }
