@@ -2,8 +2,10 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 
 	"github.com/sluice-gateway/sluice/cluster"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
@@ -20,6 +22,9 @@ type Channel interface {
 	Credit() int
 	// AwaitCredit returns once Credit is at least n (n at most MaxPiece+64), or when ctx ends, or with the channel's end.
 	AwaitCredit(ctx context.Context, n int) error
+	// NotifyCredit is AwaitCredit for those who cannot wait: unless Credit is at least n now, f is called once when more has come, or with
+	// the channel's end, and told is true. f does not block and may be called at any time from any goroutine.
+	NotifyCredit(n int, f func()) (told bool, err error)
 	// MaxPiece is the largest payload a piece may have now: 16 KiB, or 64 KiB for large windows. It never shrinks.
 	MaxPiece() int
 	// Offer takes the leading pieces for which there is credit, copying them, and returns how many. Never blocks.
@@ -44,17 +49,44 @@ type Upstream interface {
 
 var _ Upstream = (*cluster.Upstream)(nil)
 
-// Run opens the target of open at the upstream and moves what comes into ch, until it cannot go on. It returns ctx's error when ctx ends,
-// the error of AwaitCredit when the channel ends, or the *status.Error to close the channel with; nil when the upstream ended well, which
-// a watch never does. When it returns nothing of it runs any more. Client data is none of a watch's business: nothing is written to its
-// upstream.
-func Run(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts Options) error {
+// Start opens the target of open at the upstream and moves what comes into ch, until it cannot go on. It returns when that ends, or before:
+// when an upstream was left to the readiness loop of the options. done is called exactly once, possibly before Start returns, and then nothing
+// of it runs any more: with ctx's error when ctx ends, the error of AwaitCredit when the channel ends, a *PanicError, or the *status.Error to
+// close the channel with; nil when the upstream ended well, which a watch never does. Client data is none of a watch's business: nothing is
+// written to its upstream.
+func Start(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(error)) {
 	if err := Validate(open.GetTarget()); err != nil {
-		return err
+		done(err)
+		return
 	}
-	w, err := newWatch(up, open, ch, withDefaults(opts))
+	w, err := newWatch(ctx, up, open, ch, opts, done)
 	if err != nil {
-		return err
+		done(err)
+		return
 	}
-	return w.run(ctx)
+	w.run()
+}
+
+// Run is Start that returns when all is over, with what done would be called with.
+func Run(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options) error {
+	over := make(chan error, 1)
+	Start(ctx, up, open, ch, opts, func(err error) { over <- err })
+	return <-over
+}
+
+// PanicError is a panic in a bridge: a bug, that ends one channel.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error implements error.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// panicked makes an error of what recover has returned, if that is a panic.
+func panicked(r any) error {
+	if r == nil {
+		return nil
+	}
+	return &PanicError{Value: r, Stack: debug.Stack()}
 }

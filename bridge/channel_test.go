@@ -43,6 +43,7 @@ type testChannel struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change
+	notify  func()        // called at the next change; nil for none
 	used    int           // of the window, not consumed
 	held    bool          // the receiver consumes nothing
 	stingy  bool          // a budget that others share: credit comes and goes, and Offer takes less than was said
@@ -73,9 +74,19 @@ func (c *testChannel) enter() (leave func()) {
 	}
 }
 
-func (c *testChannel) change() {
+// tell wakes who awaits something of the channel.
+func (c *testChannel) tell() {
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// change tells of a change that may have brought credit.
+func (c *testChannel) change() {
+	c.tell()
+	if f := c.notify; f != nil {
+		c.notify = nil
+		f()
+	}
 }
 
 func (c *testChannel) Credit() int {
@@ -99,6 +110,19 @@ func (c *testChannel) AwaitCredit(ctx context.Context, n int) error {
 	c.calls.Add(1)
 	defer c.calls.Add(-1)
 	return c.await(ctx, func() bool { return c.window-c.used >= n })
+}
+
+func (c *testChannel) NotifyCredit(n int, f func()) (told bool, err error) {
+	if n > c.piece+pieceCost {
+		c.t.Errorf("NotifyCredit of %d: no channel promises that", n)
+	}
+	defer c.enter()()
+	if c.ended != nil || c.window-c.used >= n {
+		return false, c.ended
+	}
+	c.notify = f
+	c.tell()
+	return true, nil
 }
 
 // await returns once ok, which is called with mu held.
@@ -313,7 +337,10 @@ type running struct {
 func start(t testing.TB, up Upstream, open *sluicev1.Open, ch *testChannel, opts Options) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &running{testChannel: ch, stop: stop, done: make(chan error, 1)}
-	go func() { r.done <- Run(ctx, up, open, ch, opts) }()
+	if u, ok := up.(*testUpstream); ok && u.scheme == "https" { // what is reached through a pipe waits on a goroutine
+		opts.Loops = loopsFor(t)
+	}
+	go func() { r.done <- Run(ctx, up, open, ch, opts.WithDefaults()) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-r.done; err == nil {

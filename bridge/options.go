@@ -3,6 +3,8 @@ package bridge
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/sluice-gateway/sluice/internal/ready"
 )
 
 // Options are a bridge's times and bounds. The zero value means the defaults.
@@ -32,9 +34,13 @@ type Options struct {
 	PageSize int
 	// ObjectBytes is the largest object of a list: 4 MiB. A watch has no such bound, since it holds no object.
 	ObjectBytes int
+	// Loops wait for the upstreams of watches, which then cost no goroutine while they are silent. Without them, and for an upstream that is
+	// not a socket, each watch waits on a goroutine of its own.
+	Loops *ready.Loops
 }
 
-func withDefaults(o Options) *Options {
+// WithDefaults is o with its zero fields set.
+func (o Options) WithDefaults() *Options {
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
 	}

@@ -2,11 +2,10 @@ package bridge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
-	"strconv"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -17,21 +16,25 @@ import (
 )
 
 // follow watches from w.version on.
-func (w *watch) follow(ctx context.Context) error {
+func (w *watch) follow() (*live, error) {
 	q := w.watchQuery()
 	q.Set("resourceVersion", w.version)
-	return w.stream(ctx, q, w.askFuture)
+	return w.stream(q, w.askFuture)
 }
 
 // streamList has the watch itself begin with the objects there are (KEP-3157). It asks for no version, which means the newest: a list never
 // goes back in time.
-func (w *watch) streamList(ctx context.Context) error {
+func (w *watch) streamList() (*live, error) {
 	q := w.watchQuery()
 	q.Set("sendInitialEvents", "true")
 	q.Set("resourceVersionMatch", "NotOlderThan")
-	return w.stream(ctx, q, func(context.Context) (*status.Error, bool) {
+	l, err := w.stream(q, func(context.Context) (*status.Error, bool) {
 		return status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "the API server does not begin the list"), false
 	})
+	if err == nil {
+		w.beginList()
+	}
+	return l, err
 }
 
 // unstreamable reports whether a streamed list ended because the API server cannot do that; if something else is wrong with the request,
@@ -57,54 +60,57 @@ func (w *watch) watchQuery() url.Values {
 	return q
 }
 
-// stream opens an upstream and pumps it until it ends. When it says nothing at all for Options.Silence, suspect is asked why; what it
-// returns ends the upstream.
-func (w *watch) stream(ctx context.Context, query url.Values, suspect suspicion) error {
-	conn, subprotocol, err := w.up.Dial(ctx, watchPath(w.target), query)
+// stream opens an upstream. When it says nothing at all for Options.Silence, suspect is asked why; what it returns ends the upstream.
+func (w *watch) stream(query url.Values, suspect suspicion) (*live, error) {
+	conn, subprotocol, err := w.up.Dial(w.ctx, watchPath(w.target), query)
 	if err != nil {
-		return refused(err)
+		return nil, refused(err)
 	}
-	l := w.begin(ctx, conn, suspect)
-	defer l.end()
+	l := w.begin(conn, suspect)
 	w.stands(subprotocol)
-	if query.Has("sendInitialEvents") {
-		w.beginList()
-	}
-	return l.ending(w.pump(l))
+	return l, nil
 }
 
 // live is an upstream that stands.
 type live struct {
 	// Immutable after begin.
-	ctx    context.Context // ends with the channel's, and with the upstream
-	cancel context.CancelFunc
-	conn   *websocket.Conn
-	since  time.Time
-	closed chan struct{} // closed when ctx's end has closed conn
+	watch   *watch
+	conn    *websocket.Conn
+	since   time.Time
+	suspect suspicion
 
-	// Owned by run's goroutine.
+	interrupted atomic.Bool // by silence: nothing more is expected of it
+
+	// Owned by run's goroutine, or by the loop's.
+	reading
 	silence *silence // nil once an event or a bookmark has come
+	parked
 }
 
-// begin takes charge of conn: it is closed when ctx ends, or by end.
-func (w *watch) begin(ctx context.Context, conn *websocket.Conn, suspect suspicion) *live {
-	ctx, cancel := context.WithCancel(ctx)
-	l := &live{ctx: ctx, cancel: cancel, conn: conn, since: time.Now(), closed: make(chan struct{})}
-	context.AfterFunc(ctx, func() {
-		conn.Close(websocket.CodeGoingAway)
-		close(l.closed)
-	})
+// begin takes charge of conn, which ended closes.
+func (w *watch) begin(conn *websocket.Conn, suspect suspicion) *live {
+	w.live = &live{watch: w, conn: conn, since: time.Now(), suspect: suspect}
 	conn.Configure(websocket.Options{FragmentCost: pieceCost})
-	conn.Keepalive(w.opts.PingEvery, w.opts.PingTimeout)
-	l.silence = listen(ctx, w.opts.Silence, cancel, suspect)
-	return l
+	return w.live
+}
+
+// attend looks after the upstream from now on. wake has its reading look at interrupted.
+func (l *live) attend(wake func()) {
+	o := l.watch.opts
+	l.silence = listen(l.watch.ctx, o.Silence, func() {
+		l.interrupted.Store(true)
+		wake()
+	}, l.suspect)
+	l.conn.Keepalive(o.PingEvery, o.PingTimeout)
 }
 
 // end closes the upstream and returns when nothing of it runs any more.
 func (l *live) end() {
-	l.cancel()
 	l.hear()
-	<-l.closed
+	l.release()
+	l.unpark()
+	l.conn.Close(websocket.CodeGoingAway)
+	l.watch.live = nil
 }
 
 // hear notes that the upstream has said something.
@@ -115,8 +121,9 @@ func (l *live) hear() {
 	}
 }
 
-// ending is why the upstream ended, given why its pump did.
-func (l *live) ending(err error) error {
+// ended ends the upstream, whose reading has ended with err, and returns why it ended.
+func (l *live) ended(err error) error {
+	defer l.end()
 	var e *ending
 	if !errors.As(err, &e) {
 		return err
@@ -145,170 +152,4 @@ func (w *watch) askFuture(ctx context.Context) (verdict *status.Error, again boo
 	}
 	_ = res.Body.Close() // what it lists is of no interest
 	return nil, false
-}
-
-// pump reads the upstream until it ends, always within credit.
-func (w *watch) pump(l *live) error {
-	r := reading{watch: w, live: l}
-	defer r.release()
-	need := w.quantum()
-	for {
-		err := w.await(l.ctx, need)
-		if err == nil {
-			need, err = r.step()
-		}
-		switch {
-		case err == nil:
-		case l.ctx.Err() != nil:
-			return lost(err)
-		default:
-			return err
-		}
-	}
-}
-
-// reading is what a read has brought and the channel has not taken yet: usually nothing between two steps.
-type reading struct {
-	*watch
-	live  *live
-	batch *websocket.Batch
-	next  int    // first fragment that is not framed
-	said  []byte // a bookmark or error that waits until what came before it is taken
-}
-
-// step takes what there is to read, at most the credit, frames it and offers it. It returns the credit that is needed for the next step. A
-// step blocks in the upstream's Read only.
-func (r *reading) step() (need int, err error) {
-	if r.batch == nil {
-		credit := r.ch.Credit()
-		if credit < r.quantum() {
-			return r.quantum(), nil // a budget was cut since
-		}
-		r.batch, err = r.live.conn.Read(min(credit, websocket.MaxRead+pieceCost), r.ch.MaxPiece())
-		if err != nil {
-			return 0, lost(err)
-		}
-		r.queue = queues.Get().(*queue)
-	}
-	for {
-		if need := r.offer(); need > 0 {
-			return need, nil
-		}
-		switch {
-		case r.said != nil:
-			err = r.obey()
-		case r.next < len(r.batch.Fragments):
-			err = r.frame()
-		default:
-			r.release()
-			return r.quantum(), nil
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-}
-
-// release gives back what the read brought.
-func (r *reading) release() {
-	if r.batch == nil {
-		return
-	}
-	r.queue.release()
-	r.batch.Release()
-	r.batch, r.queue, r.next, r.said = nil, nil, 0, nil
-}
-
-// frame queues fragments, up to a bookmark or an error.
-func (r *reading) frame() error {
-	for r.said == nil && r.next < len(r.batch.Fragments) {
-		f := &r.batch.Fragments[r.next]
-		said, err := r.add(f.Bytes, f.Text, f.Last)
-		if err != nil {
-			return err
-		}
-		r.said = said
-		r.next++
-	}
-	r.live.hear()
-	return nil
-}
-
-// obey does what a bookmark or an error says.
-func (r *reading) obey() error {
-	var c control
-	err := json.Unmarshal(r.said, &c)
-	r.said = nil
-	if err != nil {
-		return brokenEvent("a bookmark or an error is not JSON").Wrap(err)
-	}
-	if c.Type == "ERROR" {
-		return &ending{cause: said(r.up.Cluster(), c.Object), said: true}
-	}
-	var o bookmarked
-	if err := json.Unmarshal(c.Object, &o); err != nil {
-		return brokenEvent("a bookmark holds no object").Wrap(err)
-	}
-	r.bookmark(&o)
-	return nil
-}
-
-// bookmarked is the object of a BOOKMARK (https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks).
-type bookmarked struct {
-	Metadata struct {
-		ResourceVersion string            `json:"resourceVersion"`
-		Annotations     map[string]string `json:"annotations"`
-	} `json:"metadata"`
-}
-
-// initialEventsEnd is the annotation of the bookmark that ends a streamed list (KEP-3157).
-const initialEventsEnd = "k8s.io/initial-events-end"
-
-// bookmark takes the version of a bookmark, which is not delivered: the next event's cursor is beyond it.
-func (w *watch) bookmark(o *bookmarked) {
-	complete, _ := strconv.ParseBool(o.Metadata.Annotations[initialEventsEnd])
-	switch version := o.Metadata.ResourceVersion; {
-	case w.listing && complete:
-		w.endList(version)
-	case !w.listing && nameable(version):
-		w.version, w.moved = version, true
-	}
-}
-
-// offer hands over what is queued, run by run, and returns the credit that the next piece lacks; 0 when nothing is left.
-func (w *watch) offer() (need int) {
-	for q := w.queue; !q.empty(); {
-		n := q.fit(w.ch.Credit())
-		if n == 0 || w.offerRun(n) == 0 {
-			return q.need()
-		}
-	}
-	return 0
-}
-
-// offerRun hands over the next n pieces as a run, whose last event carries a cursor.
-func (w *watch) offerRun(n int) (taken int) {
-	q := w.queue
-	marked, version := -1, ""
-	if !w.listing {
-		if marked, version = q.last(n); marked >= 0 {
-			q.pieces[marked].Cursor = w.cursors.at(version)
-		}
-	}
-	taken = w.ch.Offer(q.pieces[q.head : q.head+n])
-	if taken == 0 {
-		return 0
-	}
-	if !w.listing {
-		if marked >= q.head+taken { // the channel took less than it said it would
-			q.pieces[marked].Cursor = ""
-			marked, version = q.last(taken)
-		}
-		if marked >= 0 {
-			w.version, w.moved = version, true
-		}
-	}
-	q.head += taken
-	w.partial, w.known = q.pieces[q.head-1].More, true
-	return taken
 }

@@ -13,22 +13,27 @@ import (
 	"github.com/sluice-gateway/sluice/internal/status"
 )
 
-// watch is one channel's watch, over as many upstreams as it takes. It is made of three nested parts: run opens one upstream after the
-// other, pump reads one until it ends, step is one read. It holds no event while it waits.
+// watch is one channel's watch, over as many upstreams as it takes. run opens one after the other; what moves an upstream's events is either
+// its pump, on run's goroutine, or the readiness loop, and then run ends and another one begins after the upstream. Either way step is one
+// read. A watch holds no event while it waits.
 type watch struct {
 	// Immutable after newWatch.
+	ctx     context.Context // the channel's
+	done    func(error)
 	up      Upstream
 	ch      Channel
 	opts    *Options
 	target  *sluicev1.WatchTarget
 	cursors *cursors
 
-	// Owned by run's goroutine.
+	// Owned by run's goroutine, or by the loop's.
 	framer
+	live    *live     // the upstream that stands; nil for none
 	version string    // where the next upstream goes on; empty when it must begin with a list
 	listing bool      // what comes are the objects of a list, in no order: they carry no cursor
 	partial bool      // the last piece that was taken is not the last of its event
 	paged   bool      // the API server does not stream lists: ask for pages
+	tried   bool      // the last upstream was to begin with a list
 	known   bool      // the client has a state: a list is announced to it as a resync
 	opened  bool      // Opened was said
 	waiting bool      // RECONNECTING was said, and nothing since
@@ -38,9 +43,9 @@ type watch struct {
 	refused time.Time // since when the API server refuses a watch that it let in before; zero when it does not
 }
 
-func newWatch(up Upstream, open *sluicev1.Open, ch Channel, opts *Options) (*watch, error) {
+func newWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(error)) (*watch, error) {
 	target := open.GetTarget().GetWatch()
-	w := &watch{up: up, ch: ch, opts: opts, target: target, cursors: watchCursors(up.Identity(), target)}
+	w := &watch{ctx: ctx, done: done, up: up, ch: ch, opts: opts, target: target, cursors: watchCursors(up.Identity(), target)}
 	w.text = open.GetText()
 	if open.GetCursor() == "" {
 		return w, nil
@@ -53,41 +58,94 @@ func newWatch(up Upstream, open *sluicev1.Open, ch Channel, opts *Options) (*wat
 	return w, nil
 }
 
-// run opens upstreams until ctx or the channel ends, or the API server refuses for good.
-func (w *watch) run(ctx context.Context) error {
+// run opens upstreams until the context or the channel ends, or the API server refuses for good; or until an upstream is left to the loop.
+func (w *watch) run() {
+	parked, err := w.upstreams()
+	if !parked {
+		w.done(err)
+	}
+}
+
+// upstreams opens and pumps upstreams. parked says that the last one goes on without it.
+func (w *watch) upstreams() (parked bool, err error) {
+	defer w.survive(&err)
 	for {
-		err := w.once(ctx)
-		w.queue, w.msg, w.listing = nil, message{}, false
-		if ctx.Err() != nil {
-			return ctx.Err()
+		l, err := w.open()
+		if err == nil {
+			if parked, err = l.park(); parked {
+				return true, nil
+			}
+			if err == nil {
+				err = l.pump()
+			}
+			err = l.ended(err)
 		}
-		if err := w.recover(ctx, err); err != nil {
-			return err
+		if err = w.after(err); err != nil {
+			return false, err
 		}
 	}
 }
 
-// once opens what continues the watch, and returns why it ended.
-func (w *watch) once(ctx context.Context) error {
+// survive makes a panic the end of this watch.
+func (w *watch) survive(err *error) {
+	e := panicked(recover())
+	if e == nil {
+		return
+	}
+	*err = e
+	if w.live != nil {
+		w.live.end()
+	}
+}
+
+// resume goes on after an upstream that the loop has let go, because of err. Started by the loop; ends as run does.
+func (w *watch) resume(l *live, err error) {
+	if err = w.finish(l, err); err != nil {
+		w.done(err)
+		return
+	}
+	w.run()
+}
+
+// finish ends an upstream and decides what follows.
+func (w *watch) finish(l *live, err error) (final error) {
+	defer w.survive(&final)
+	return w.after(l.ended(err))
+}
+
+// open opens the upstream that continues the watch.
+func (w *watch) open() (*live, error) {
+	w.tried = false
 	switch {
 	case w.version != "":
-		return w.follow(ctx)
+		return w.follow()
 	case w.target.GetChangesOnly() && !w.known:
-		if err := w.beginNow(ctx); err != nil {
-			return err
+		if err := w.beginNow(w.ctx); err != nil {
+			return nil, err
 		}
-		return w.follow(ctx)
+		return w.follow()
 	case !w.paged:
-		err := w.streamList(ctx)
-		if w.version != "" || !w.unstreamable(err) {
-			return err
-		}
-		w.queue, w.msg, w.paged = nil, message{}, true
+		w.tried = true
+		return w.streamList()
 	}
-	if err := w.listPages(ctx); err != nil {
-		return err
+	if err := w.listPages(w.ctx); err != nil {
+		return nil, err
 	}
-	return w.follow(ctx)
+	return w.follow()
+}
+
+// after decides what follows an upstream that has ended, or was not had: nil when the next may be opened, otherwise the error that ends the
+// watch.
+func (w *watch) after(err error) error {
+	w.queue, w.msg, w.listing = nil, message{}, false
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
+	if w.tried && w.version == "" && w.unstreamable(err) {
+		w.paged = true
+		return nil
+	}
+	return w.recover(w.ctx, err)
 }
 
 // recover decides what follows the end of an upstream: nil when the next may be opened, after a wait if need be; otherwise the error
