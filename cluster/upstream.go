@@ -99,6 +99,21 @@ func (u *Upstream) Identity() string {
 	return u.endpoint.cfg.Name
 }
 
+// Host is the name or address of the API server, without a port.
+func (u *Upstream) Host() string { return u.endpoint.base.Hostname() }
+
+// traceparentKey is the context key of a traceparent.
+type traceparentKey struct{}
+
+// WithTraceparent has the requests that are made with the context tell the API server which trace they belong to
+// (https://www.w3.org/TR/trace-context/#traceparent-header). An empty one tells nothing.
+func WithTraceparent(ctx context.Context, traceparent string) context.Context {
+	if traceparent == "" {
+		return ctx
+	}
+	return context.WithValue(ctx, traceparentKey{}, traceparent)
+}
+
 // Credential is whose credential the API server sees.
 func (u *Upstream) Credential() sluicev1.Credential { return u.endpoint.cfg.Credential }
 
@@ -175,5 +190,8 @@ func (u *Upstream) request(ctx context.Context, p string, query url.Values) (*ht
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", u.endpoint.userAgent)
 	req.Header.Set("Origin", u.endpoint.origin)
+	if tp, ok := ctx.Value(traceparentKey{}).(string); ok {
+		req.Header.Set("Traceparent", tp)
+	}
 	return req, nil
 }

@@ -2,12 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/bridge"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/status"
@@ -16,98 +17,134 @@ import (
 
 var (
 	_ mux.Acceptor   = (*session)(nil)
-	_ bridge.Channel = (*mux.Channel)(nil)
+	_ bridge.Channel = (*channel)(nil)
 )
 
-// Accept implements mux.Acceptor: each channel is a goroutine of its own, so that no dial delays another.
+// Accept implements mux.Acceptor: each channel begins on a goroutine of its own, so that no dial delays another.
 func (ses *session) Accept(c *mux.Channel, o *sluicev1.Open) {
 	if n := ses.server.channels.Add(1); n > int64(ses.server.cfg.Limits.Channels) {
 		ses.server.channels.Add(-1)
-		c.Finish(status.Limit("limits.channels", "%d channels are open in this replica", n-1), nil, true)
+		err := status.Limit("limits.channels", "%d channels are open in this replica", n-1)
+		ses.server.metrics.openRefused(err)
+		c.Finish(err, nil, true)
 		return
 	}
 	ses.channels.Add(1)
-	go ses.run(c, o)
+	go ses.begin(c, o)
 }
 
-// run is the life of a channel. Started by Accept; ends with the bridge, which ends with the channel's context; watchEnd waits for it.
-func (ses *session) run(c *mux.Channel, o *sluicev1.Open) {
-	defer ses.channels.Done()
-	defer ses.server.channels.Add(-1)
-	r := ses.server.opened(ses, c, o)
-	err := ses.guarded(c, o)
-	aborted := err != nil
-	c.Finish(err, nil, aborted)
-	r.closed(c, err)
-}
-
-// guarded bridges the channel; a panic in it ends this channel and nothing else.
-func (ses *session) guarded(c *mux.Channel, o *sluicev1.Open) (err *status.Error) {
-	defer func() {
-		if r := recover(); r != nil {
-			ses.server.metrics.panics.Inc()
-			ses.log.Error("a channel panicked", "channel", c.ID(), "panic", r, "stack", string(debug.Stack()))
-			err = status.New(codes.Internal, sluicev1.Reason_REASON_UNSPECIFIED, "internal error; the request id finds it in the gateway's log")
-		}
-	}()
-	if e := ses.bridge(c.Context(), c, o); e != nil {
-		return status.From(e)
-	}
-	return nil
-}
-
-func (ses *session) bridge(ctx context.Context, c *mux.Channel, o *sluicev1.Open) error {
+// begin begins a channel. Started by Accept; ends with the channel, or before, when the bridge has left it to a loop; either way over follows.
+func (ses *session) begin(c *mux.Channel, o *sluicev1.Open) {
+	ctx, span := ses.server.spans.open(c.Context(), ses.call, ses.mux.Plain(), o)
+	span.identify(ses.id, ses.requestID, c.ID())
+	r := ses.opened(c, o)
+	r.span = span
 	up, err := ses.server.clusters.Resolve(o.GetCluster(), ses.principal.Load)
 	if err != nil {
-		return err
+		r.over(err)
+		return
 	}
-	err = bridge.Run(ctx, up, o, c, ses.server.cfg.Bridge)
-	if ctx.Err() != nil { // why the channel ended says more than what the end did to the upstream
-		return context.Cause(ctx)
-	}
-	return err
+	bridge.Start(ctx, up, o, r, ses.server.bridge, r.over)
 }
 
-// record is the audit of one channel.
-type record struct {
-	server *Server
-	log    *slog.Logger
-	kind   string
-	began  time.Time
+// channel is an open channel as its bridge sees it. What the bridge tells the client is counted on its way.
+type channel struct {
+	*mux.Channel // Immutable, as the rest up to began.
+	session      *session
+	open         *sluicev1.Open
+	principal    *auth.Principal // who opened it
+	began        time.Time
+
+	// Owned by the bridge.
+	span  *opening // nil once it stands, and without a trace
+	stood bool
 }
 
-// opened writes the audit line of a channel's beginning.
-func (s *Server) opened(ses *session, c *mux.Channel, o *sluicev1.Open) *record {
+// Opened implements bridge.Channel.
+func (r *channel) Opened(o *sluicev1.Opened) {
+	r.stood = true
+	r.span.stands()
+	r.span = nil
+	r.Channel.Opened(o)
+}
+
+// State implements bridge.Channel.
+func (r *channel) State(s *sluicev1.ChannelState) {
+	r.session.server.metrics.channelState(kindOf(r.open.GetTarget()), s)
+	r.span.state(s)
+	r.Channel.State(s)
+}
+
+// opened notes a channel's beginning in audit and metrics.
+func (ses *session) opened(c *mux.Channel, o *sluicev1.Open) *channel {
+	s := ses.server
+	r := &channel{Channel: c, session: ses, open: o, principal: ses.principal.Load(), began: time.Now()}
 	kind := kindOf(o.GetTarget())
-	r := &record{server: s, kind: kind, began: time.Now()}
-	r.log = s.audit.With("request_id", ses.requestID, "session", ses.id, "channel", c.ID(), "principal", ses.principal.Load(),
-		"client", ses.client, "cluster", o.GetCluster(), "kind", kind, "target", targetOf(o.GetTarget()))
-	s.metrics.opened.WithLabelValues(kind).Inc()
-	s.metrics.channels.WithLabelValues(kind).Inc()
-	r.log.Info("channel opened", "cursor", o.GetCursor() != "")
+	s.metrics.channelOpened(kind, c)
+	s.audit.LogAttrs(context.Background(), slog.LevelInfo, "channel opened", append(r.attrs(kind), slog.Bool("cursor", o.GetCursor() != ""))...)
 	return r
 }
 
+// over ends the channel, of which nothing runs any more. watchEnd waits for it.
+func (r *channel) over(err error) {
+	ses := r.session
+	defer ses.channels.Done()
+	defer ses.server.channels.Add(-1)
+	if _, bug := errors.AsType[*bridge.PanicError](err); !bug && r.Context().Err() != nil {
+		err = context.Cause(r.Context()) // why the channel ended says more than what the end did to the upstream
+	}
+	e := ses.explain(r.ID(), err)
+	r.span.done(errorOrNil(e))
+	r.Finish(e, nil, e != nil)
+	r.closed(e)
+}
+
+// explain makes a status of what ended a bridge. A panic ends this channel and nothing else.
+func (ses *session) explain(channel uint32, err error) *status.Error {
+	if err == nil {
+		return nil
+	}
+	if p, ok := errors.AsType[*bridge.PanicError](err); ok {
+		ses.server.metrics.panics.Inc()
+		ses.log.Error("a channel panicked", "channel", channel, "panic", p.Value, "stack", string(p.Stack))
+		return status.New(codes.Internal, sluicev1.Reason_REASON_UNSPECIFIED, "internal error; the request id finds it in the gateway's log")
+	}
+	return status.From(err)
+}
+
+func errorOrNil(e *status.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// attrs is what both lines of a channel's audit say. They are made anew for each: what a logger keeps made lives as long as the channel.
+func (r *channel) attrs(kind string) []slog.Attr {
+	ses, o := r.session, r.open
+	return []slog.Attr{
+		slog.String("request_id", ses.requestID), slog.String("session", ses.id), slog.Uint64("channel", uint64(r.ID())),
+		slog.Any("principal", r.principal), slog.String("client", ses.client), slog.String("cluster", o.GetCluster()),
+		slog.String("kind", kind), {Key: "target", Value: targetOf(o.GetTarget())},
+	}
+}
+
 // closed writes the audit line of a channel's end.
-func (r *record) closed(c *mux.Channel, err *status.Error) {
-	in, out := c.Bytes()
+func (r *channel) closed(err *status.Error) {
+	in, out := r.Bytes()
 	code, reason := codes.OK, sluicev1.Reason_REASON_UNSPECIFIED
 	if err != nil {
 		code, reason = err.Code, err.Reason
 	}
-	m := r.server.metrics
-	m.channels.WithLabelValues(r.kind).Dec()
-	m.closed.WithLabelValues(r.kind, code.String()).Inc()
-	m.bytes.WithLabelValues(r.kind, "in").Add(float64(in))
-	m.bytes.WithLabelValues(r.kind, "out").Add(float64(out))
-	attrs := []any{
-		"code", code.String(), "reason", status.ReasonName(reason), "bytes_in", in, "bytes_out", out,
-		"duration", time.Since(r.began).Round(time.Millisecond).String(),
-	}
+	kind := kindOf(r.open.GetTarget())
+	r.session.server.metrics.channelClosed(kind, r.Channel, r.stood, err)
+	attrs := append(r.attrs(kind),
+		slog.String("code", code.String()), slog.String("reason", status.ReasonName(reason)), slog.Uint64("bytes_in", in),
+		slog.Uint64("bytes_out", out), slog.String("duration", time.Since(r.began).Round(time.Millisecond).String()))
 	if err != nil {
-		attrs = append(attrs, "error", err.Error())
+		attrs = append(attrs, slog.String("error", err.Error()))
 	}
-	r.log.Info("channel closed", attrs...)
+	r.session.server.audit.LogAttrs(context.Background(), slog.LevelInfo, "channel closed", attrs...)
 }
 
 // kindOf names a target's kind, for metrics and the audit. It is one of few words whatever a client sends.

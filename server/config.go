@@ -9,10 +9,13 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/bridge"
 	"github.com/sluice-gateway/sluice/cluster"
 	"github.com/sluice-gateway/sluice/mux"
+	"github.com/sluice-gateway/sluice/server/web"
 )
 
 // Config is what a server is made with.
@@ -21,6 +24,10 @@ type Config struct {
 	GRPCAddr string
 	// AdminAddr is where metrics, health and profiles listen, without authentication: keep it on loopback.
 	AdminAddr string
+	// WebAddr is where the web port listens (gRPC-Web, Connect, REST); empty for none.
+	WebAddr string
+	// Web is who may use the web port from a browser.
+	Web web.Config
 	// TLS is the server's side of TLS. Required: tokens travel over it.
 	TLS *tls.Config
 	// Reflection lets anybody ask which services there are, as grpcurl does.
@@ -36,10 +43,14 @@ type Config struct {
 	Authenticator auth.Authenticator
 	// Clusters are the clusters behind the gateway. Required.
 	Clusters *cluster.Set
+	// Services are served beside Sluice's own, each with who may call it; none by default.
+	Services []Service
 	// Version is what the binary calls itself.
 	Version string
 	// Log takes what operators read; Audit one line for each channel's beginning and end. nil is slog's default.
 	Log, Audit *slog.Logger
+	// Tracer makes the spans of calls, channels and requests to API servers; nil makes none.
+	Tracer trace.TracerProvider
 }
 
 // Limits are the bounds of everything a caller can make large. Zero fields take the defaults.
@@ -155,5 +166,8 @@ func (c Config) validate() error {
 	require(c.Authenticator != nil, "no authenticator")
 	require(c.Clusters != nil, "no clusters")
 	require(c.DrainTimeout >= 0, "a negative drain timeout")
-	return errors.Join(append(errs, c.Limits.validate())...)
+	for i, s := range c.Services {
+		errs = append(errs, s.validate(i))
+	}
+	return errors.Join(append(errs, c.Limits.validate(), c.Web.Validate())...)
 }

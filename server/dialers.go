@@ -15,11 +15,14 @@ import (
 type dialers struct {
 	set *cluster.Set
 	// Immutable after newDialers: one semaphore for each cluster.
-	slots map[string]chan struct{}
+	slots   map[string]chan struct{}
+	trim    *trim
+	metrics *metrics
+	spans   *spans
 }
 
-func newDialers(set *cluster.Set, most int) *dialers {
-	d := &dialers{set: set, slots: map[string]chan struct{}{}}
+func newDialers(set *cluster.Set, most int, m *metrics, t *spans) *dialers {
+	d := &dialers{set: set, slots: map[string]chan struct{}{}, trim: newTrim(), metrics: m, spans: t}
 	for _, name := range set.Names() {
 		d.slots[name] = make(chan struct{}, most)
 	}
@@ -33,17 +36,20 @@ func (d *dialers) Resolve(name string, principal func() *auth.Principal) (*diale
 	if err != nil {
 		return nil, err
 	}
-	return &dialer{set: d.set, first: up, principal: principal, slots: d.slots[up.Cluster()]}, nil
+	return &dialer{all: d, first: up, principal: principal}, nil
 }
 
-func (d *dialers) close() { d.set.Close() }
+// close ends what dials share. No upstream is left.
+func (d *dialers) close() {
+	d.trim.stop()
+	d.set.Close()
+}
 
 // dialer is an upstream whose dials wait for their turn, with the credential that is current then.
 type dialer struct {
-	set       *cluster.Set
+	all       *dialers
 	first     *cluster.Upstream // names the cluster
 	principal func() *auth.Principal
-	slots     chan struct{}
 }
 
 // Cluster implements bridge.Upstream.
@@ -53,7 +59,7 @@ func (d *dialer) Cluster() string { return d.first.Cluster() }
 func (d *dialer) Identity() string { return d.first.Identity() }
 
 func (d *dialer) now() (*cluster.Upstream, error) {
-	return d.set.Resolve(d.first.Cluster(), d.principal())
+	return d.all.set.Resolve(d.first.Cluster(), d.principal())
 }
 
 // Get implements bridge.Upstream.
@@ -62,20 +68,44 @@ func (d *dialer) Get(ctx context.Context, path string, query url.Values) (*http.
 	if err != nil {
 		return nil, err
 	}
-	return up.Get(ctx, path, query)
+	ctx = d.all.spans.request(ctx, "list")
+	res, err := up.Get(cluster.WithTraceparent(ctx, traceparent(ctx)), path, query)
+	d.all.spans.answered(ctx, up, codeOf(res), err)
+	return res, err
+}
+
+// codeOf is the code of an answer, 0 for none.
+func codeOf(res *http.Response) int {
+	if res == nil {
+		return 0
+	}
+	return res.StatusCode
 }
 
 // Dial implements bridge.Upstream.
-func (d *dialer) Dial(ctx context.Context, path string, query url.Values, subprotocols ...string) (*websocket.Conn, string, error) {
+func (d *dialer) Dial(ctx context.Context, path string, query url.Values, subprotocols ...string) (conn *websocket.Conn, subprotocol string, err error) {
+	over := d.all.metrics.dial(d.Cluster())
+	defer func() { over(err) }()
+	slots := d.all.slots[d.Cluster()]
 	select {
-	case d.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, "", context.Cause(ctx)
 	}
-	defer func() { <-d.slots }()
+	defer func() {
+		<-slots
+		d.all.trim.dialled()
+	}()
 	up, err := d.now()
 	if err != nil {
 		return nil, "", err
 	}
-	return up.Dial(ctx, path, query, subprotocols...)
+	ctx = d.all.spans.request(ctx, "watch")
+	conn, subprotocol, err = up.Dial(cluster.WithTraceparent(ctx, traceparent(ctx)), path, query, subprotocols...)
+	code := 0
+	if err == nil {
+		code = http.StatusSwitchingProtocols
+	}
+	d.all.spans.answered(ctx, up, code, err)
+	return conn, subprotocol, err
 }

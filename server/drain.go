@@ -34,10 +34,14 @@ func (s *Server) stop() {
 	for _, ses := range s.sessions.startDrain(time.Now(), 0) {
 		ses.mux.End(errDraining)
 	}
+	if s.web != nil { // first: grpc-go would cut its calls off, whose status is still on its way
+		s.web.stop(webStopWithin)
+	}
 	graceful := time.AfterFunc(stopWithin, s.grpc.Stop)
 	s.grpc.GracefulStop()
 	graceful.Stop()
 	s.running.Wait()
+	s.endWait()
 	s.clusters.close()
 	s.log.Info("stopped")
 }

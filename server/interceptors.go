@@ -36,11 +36,14 @@ var accessOf = map[string]access{
 	"grpc.reflection.v1alpha.ServerReflection":      public,
 }
 
-// rules is the access of every method that g serves; an error names those without one.
-func rules(g *grpc.Server) (map[string]access, error) {
+// rules is the access of every method that g serves, others being that of services that are not Sluice's own; an error names those without one.
+func rules(g *grpc.Server, others map[string]access) (map[string]access, error) {
 	out := map[string]access{}
 	for service, info := range g.GetServiceInfo() {
-		a := accessOf[service]
+		a, other := others[service]
+		if !other {
+			a = accessOf[service]
+		}
 		if a == undeclared {
 			return nil, fmt.Errorf("service %s has no declared access", service)
 		}
@@ -77,7 +80,7 @@ func (s *Server) enter(ctx context.Context, method string) (context.Context, err
 			"reason", status.ReasonName(e.Reason), "error", e.Error())
 		return nil, e
 	}
-	return auth.NewContext(ctx, p), nil
+	return s.spans.call(auth.NewContext(ctx, p), method), nil
 }
 
 // authenticate is the one way in: every call of every service passes here.
@@ -114,6 +117,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		if r := recover(); r != nil {
 			err = s.panicked(ctx, info.FullMethod, r)
 		}
+		s.spans.called(ctx, err)
 	}()
 	return handler(ctx, req)
 }
@@ -128,6 +132,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		if r := recover(); r != nil {
 			err = s.panicked(ctx, info.FullMethod, r)
 		}
+		s.spans.called(ctx, err)
 	}()
 	return handler(srv, &entered{ss, ctx})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,8 +18,10 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/sluice-gateway/sluice/bridge"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/link"
+	"github.com/sluice-gateway/sluice/internal/ready"
 	"github.com/sluice-gateway/sluice/mux"
 )
 
@@ -36,11 +39,15 @@ type Server struct {
 	health   *health.Server
 	rules    map[string]access
 	metrics  *metrics
+	spans    *spans
 	budget   *mux.Budget
+	loops    *ready.Loops // nil where the system has none
+	bridge   *bridge.Options
 	clusters *dialers
 	sessions *sessions
 	grpcLis  net.Listener
 	adminLis net.Listener
+	web      *webDoor        // nil without a web port
 	draining context.Context // ends when the drain begins
 	drainNow context.CancelFunc
 	ending   context.Context // ends with the drain
@@ -57,23 +64,49 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	s := &Server{cfg: c, log: orDefault(c.Log), audit: orDefault(c.Audit), health: health.NewServer()}
+	s.spans = newSpans(c.Tracer)
 	s.budget = mux.NewBudget(c.Limits.HeldBytes, nil)
 	s.metrics = newMetrics(s.budget.Held)
-	s.clusters = newDialers(c.Clusters, c.Limits.ClusterDials)
+	s.clusters = newDialers(c.Clusters, c.Limits.ClusterDials, s.metrics, s.spans)
 	s.sessions = newSessions(s)
 	s.draining, s.drainNow = context.WithCancel(context.Background())
 	s.ending, s.endNow = context.WithCancel(context.Background())
+	s.metrics.registry.MustRegister(newReplica(s))
+	s.metrics.serve(c.Clusters.Names())
 	s.grpc = grpc.NewServer(s.options()...)
 	s.register()
 	var err error
-	if s.rules, err = rules(s.grpc); err != nil {
+	if s.rules, err = rules(s.grpc, s.registerOthers()); err != nil {
 		return nil, err
 	}
 	s.metrics.rpc.InitializeMetrics(s.grpc)
+	if err := s.wait(); err != nil {
+		return nil, err
+	}
 	if err := s.listen(); err != nil {
+		s.endWait()
 		return nil, err
 	}
 	return s, nil
+}
+
+// wait makes the loops that wait for the upstreams of all watches.
+func (s *Server) wait() (err error) {
+	s.loops, err = ready.New(runtime.GOMAXPROCS(0))
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("wait for upstreams: %w", err)
+	}
+	o := s.cfg.Bridge
+	o.Loops = s.loops
+	s.bridge = o.WithDefaults()
+	return nil
+}
+
+// endWait ends the loops. No watch is left.
+func (s *Server) endWait() {
+	if s.loops != nil {
+		s.loops.Close()
+	}
 }
 
 func orDefault(l *slog.Logger) *slog.Logger {
@@ -126,6 +159,9 @@ func (s *Server) listen() (err error) {
 	if s.adminLis, err = lc.Listen(context.Background(), "tcp", s.cfg.AdminAddr); err != nil {
 		return errors.Join(fmt.Errorf("listen for metrics and health: %w", err), s.grpcLis.Close())
 	}
+	if s.web, err = s.newWebDoor(); err != nil {
+		return errors.Join(err, s.grpcLis.Close(), s.adminLis.Close())
+	}
 	return nil
 }
 
@@ -138,11 +174,15 @@ func (s *Server) AdminAddr() net.Addr { return s.adminLis.Addr() }
 // Serve serves until ctx ends, then drains: new sessions are refused, clients are told to go elsewhere, and what is left after
 // Config.DrainTimeout is ended. When Serve returns, no goroutine of the server is left.
 func (s *Server) Serve(ctx context.Context) error {
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	admin := s.adminServer()
 	var serving sync.WaitGroup
 	serving.Go(func() { failed <- s.serveAdmin(admin) })
 	serving.Go(func() { failed <- s.grpc.Serve(s.grpcLis) })
+	if s.web != nil {
+		serving.Go(func() { failed <- s.web.serve() })
+		s.log.Info("serving the web", "web_addr", s.WebAddr().String())
+	}
 	s.health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
 	s.log.Info("serving", "grpc_addr", s.GRPCAddr().String(), "admin_addr", s.AdminAddr().String(), "version", s.cfg.Version)
 	var err error

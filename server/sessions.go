@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -29,6 +30,7 @@ type session struct {
 	requestID string // of the call that began it
 	began     time.Time
 	log       *slog.Logger
+	call      trace.SpanContext // of the call that began it
 
 	principal atomic.Pointer[auth.Principal] // a resume may bring a renewed one
 	channels  sync.WaitGroup                 // the goroutines of the channels
@@ -75,7 +77,9 @@ func (ss *sessions) of(ctx context.Context, hello *sluicev1.Hello) (*session, er
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	if hello.GetResume() != nil {
-		if ses, err := ss.resume(p, hello); ses != nil || err != nil {
+		ses, err := ss.resume(p, hello)
+		ss.server.metrics.resumption(ses != nil, err)
+		if ses != nil || err != nil {
 			return ses, err
 		}
 	}
@@ -151,7 +155,9 @@ func (ss *sessions) admit(p *auth.Principal) error {
 
 // begin makes a new session. mu is held.
 func (ss *sessions) begin(ctx context.Context, p *auth.Principal, hello *sluicev1.Hello) *session {
-	ses := &session{server: ss.server, id: newID(), client: cut(hello.GetClient(), 128), requestID: requestID(ctx), began: time.Now()}
+	ses := &session{server: ss.server, id: newID(), client: cut(hello.GetClient(), 128), requestID: requestID(ctx), began: time.Now(),
+		call: trace.SpanContextFromContext(ctx),
+	}
 	ses.log = ss.server.log.With("session", ses.id, "request_id", ses.requestID, "principal", p)
 	ses.principal.Store(p)
 	ses.mux = mux.NewServer(ss.server.cfg.Limits.mux(ss.server.budget), hello == nil, ses)
@@ -177,6 +183,7 @@ func (ss *sessions) begin(ctx context.Context, p *auth.Principal, hello *sluicev
 func (ses *session) watchEnd() {
 	defer ses.server.running.Done()
 	<-ses.mux.Done()
+	ses.server.metrics.sessionEnded(ses.mux.Err())
 	ss := ses.server.sessions
 	ss.mu.Lock()
 	ss.remove(ses)

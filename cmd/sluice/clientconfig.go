@@ -37,21 +37,25 @@ type accessFlags struct {
 func newAccessFlags(cmd *cobra.Command, sys system) *accessFlags {
 	f := &accessFlags{sys: sys}
 	flags := cmd.Flags()
-	flags.StringVar(&f.flag.Server, "server", "", "the gateway, as HOST[:PORT]; port 8443 if none (SLUICE_SERVER)")
-	flags.StringVar(&f.flag.CAFile, "ca-file", "", "certificates (PEM) to trust instead of the system's (SLUICE_CA_FILE)")
-	flags.StringVar(&f.flag.token, "token", "", "the token; other users of this machine see a command line, so prefer SLUICE_TOKEN or --token-file")
-	flags.StringVar(&f.flag.TokenFile, "token-file", "", "a file with the token, read again for every attempt (SLUICE_TOKEN_FILE)")
+	flags.StringVar(&f.flag.Server, "server", "", "the gateway, as `HOST[:PORT]`; port 8443 if none (SLUICE_SERVER)")
+	flags.StringVar(&f.flag.CAFile, "ca-file", "", "a `FILE` with the certificates (PEM) to trust instead of the system's (SLUICE_CA_FILE)")
+	flags.StringVar(&f.flag.token, "token", "", "the `TOKEN`; other users of this machine see a command line, so prefer SLUICE_TOKEN or --token-file")
+	flags.StringVar(&f.flag.TokenFile, "token-file", "", "a `FILE` with the token, read again for every attempt (SLUICE_TOKEN_FILE)")
+	files(cmd, "ca-file")
+	files(cmd, "token-file")
 	return f
 }
 
 // withCluster adds the flag --cluster.
 func (f *accessFlags) withCluster(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.flag.Cluster, "cluster", "", "the cluster; may be left out when there is one (SLUICE_CLUSTER)")
+	cmd.Flags().StringVar(&f.flag.Cluster, "cluster", "", "the cluster's `NAME`; may be left out when there is one (SLUICE_CLUSTER)")
+	complete(cmd, "cluster", f.asking(clusterWords))
 }
 
 // withNamespace adds the flag --namespace.
 func (f *accessFlags) withNamespace(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.flag.Namespace, "namespace", "n", "", "the namespace; all of them without it (SLUICE_NAMESPACE)")
+	cmd.Flags().StringVarP(&f.flag.Namespace, "namespace", "n", "", "the `NAMESPACE`; all of them without it (SLUICE_NAMESPACE)")
+	complete(cmd, "namespace", f.asking(namespaceWords))
 }
 
 // resolve is what flags, environment and file say together: what is closer to the command line wins.

@@ -37,7 +37,8 @@ own token, kubeconfig the gateway's.`,
 		},
 	}
 	access = newAccessFlags(cmd, sys)
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json or name; a table without it")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "the `FORM`: json or name; a table without it")
+	fixed(cmd, "output", word("json", "an object a line"), word("name", "the names alone"))
 	return cmd
 }
 
@@ -59,13 +60,18 @@ type clusterLine struct {
 	Credential string `json:"credential"`
 }
 
+// credentialName is whose credential a cluster sees, as the configuration says it.
+func credentialName(c *sluicev1.Cluster) string {
+	return strings.ToLower(strings.TrimPrefix(c.GetCredential().String(), "CREDENTIAL_"))
+}
+
 func printClusters(sys system, clusters []*sluicev1.Cluster, output string) error {
 	t := newTable(sys.stdout)
 	if output == "" {
 		t.line("NAME", "CREDENTIAL")
 	}
 	for _, c := range clusters {
-		line := clusterLine{c.GetName(), strings.ToLower(strings.TrimPrefix(c.GetCredential().String(), "CREDENTIAL_"))}
+		line := clusterLine{c.GetName(), credentialName(c)}
 		switch output {
 		case "json":
 			if err := json.NewEncoder(sys.stdout).Encode(line); err != nil {

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/sluice-gateway/sluice/cluster"
 	"github.com/sluice-gateway/sluice/cmd/sluice/config"
@@ -20,33 +18,47 @@ var credentials = map[string]sluicev1.Credential{
 	config.KubeconfigCredential: sluicev1.Credential_CREDENTIAL_KUBECONFIG,
 }
 
-// configuredClusters are the clusters of a configuration.
-func configuredClusters(all []config.Cluster) (*cluster.Set, error) {
-	out := make([]cluster.Config, len(all))
-	var errs []error
-	for i, c := range all {
-		out[i] = cluster.Config{
-			Name: c.Name, ID: c.ID, InCluster: c.InCluster, Server: c.Server, Insecure: c.Insecure, Credential: credentials[c.Credential],
-			Audiences: c.Audiences, Issuers: c.Issuers, Subjects: c.Subjects,
+// clusters makes the clusters of the configuration.
+func (a *assembly) clusters() {
+	var all []cluster.Config
+	for i, c := range a.config.Clusters {
+		field := fmt.Sprintf("clusters[%d]", i)
+		one := cluster.Config{
+			Name: c.Name, ID: c.ID, InCluster: c.InCluster, Server: c.Server, CA: a.authorities(field+".ca_file", c.CAFile), Insecure: c.Insecure,
+			Credential: credentials[c.Credential], Audiences: c.Audiences, Issuers: c.Issuers, Subjects: c.Subjects,
 		}
-		if k := c.Kubeconfig; k != nil {
-			out[i].Kubeconfig, out[i].Context = k.File, k.Context
+		if k := c.Kubeconfig; k != nil && k.File != "" {
+			one.Kubeconfig, one.Context = k.File, k.Context
+			a.kubeconfig(field+".kubeconfig.file", k.File)
 		}
-		if c.CAFile == "" {
+		if a.problems.Below(field) {
 			continue
 		}
-		ca, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("clusters[%d].ca_file: %w", i, err))
+		alone, err := cluster.New([]cluster.Config{one}, userAgent(), cluster.Timeouts{})
+		alone.Close()
+		if err != nil && c.InCluster {
+			a.problems.Addf(field+".in_cluster", "%v; it can be checked in a pod of that cluster only", err)
+		} else {
+			a.note(field, err)
 		}
-		out[i].CA = ca
+		all = append(all, one)
 	}
-	set, err := cluster.New(out, userAgent(), cluster.Timeouts{})
-	if err := errors.Join(append(errs, err)...); err != nil {
-		set.Close()
-		return nil, err
+	if a.problems.Below("clusters") {
+		return
 	}
-	return set, nil
+	var err error
+	if a.server.Clusters, err = cluster.New(all, userAgent(), cluster.Timeouts{}); err != nil {
+		a.note("clusters", err)
+	}
+}
+
+// kubeconfig reads what a kubeconfig offers.
+func (a *assembly) kubeconfig(field, file string) {
+	contexts, err := cluster.Contexts(file)
+	if err != nil {
+		a.note(field, err)
+	}
+	a.contexts[field] = contexts
 }
 
 // startClusters starts the embedded cluster, or takes the contexts of --kubeconfig in its place.

@@ -12,12 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-gateway/sluice/auth"
+	"github.com/sluice-gateway/sluice/cmd/sluice/config"
 	"github.com/sluice-gateway/sluice/server"
 )
 
 // Where dev listens unless that is busy.
 const (
 	devGRPCAddr  = "127.0.0.1:8443"
+	devWebAddr   = "127.0.0.1:8444"
 	devAdminAddr = "127.0.0.1:9090"
 )
 
@@ -47,12 +49,15 @@ file has for it: whoever holds the printed token acts with them.`,
 		Args: arguments(0, 0, ""),
 		RunE: f.run,
 	}
-	f.listen.add(cmd, devGRPCAddr, devAdminAddr)
+	f.listen.add(cmd, devGRPCAddr, devWebAddr, devAdminAddr)
 	flags := cmd.Flags()
-	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "serve the contexts of this file instead of the embedded cluster")
-	flags.DurationVar(&f.ttl, "token-ttl", 24*time.Hour, "how long the printed token lives")
-	flags.StringVar(&f.grpcurl, "grpcurl", "", "how the lines to paste call grpcurl; as found on the PATH without it")
-	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error: what is logged, to the standard error")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "serve the contexts of this `FILE` instead of the embedded cluster")
+	flags.DurationVar(&f.ttl, "token-ttl", 24*time.Hour, "the `TIME` that the printed token lives")
+	flags.StringVar(&f.grpcurl, "grpcurl", "", "the `COMMAND` by which the lines to paste call grpcurl; as found on the PATH without it")
+	flags.StringVar(&f.logLevel, "log-level", "info", "the `LEVEL` from which on is logged, to the standard error: debug, info, warn or error")
+	fixed(cmd, "log-level", config.Levels()...)
+	files(cmd, "kubeconfig")
+	files(cmd, "grpcurl")
 	return cmd
 }
 
@@ -61,28 +66,39 @@ func (f *devFlags) check(cmd *cobra.Command) error {
 	if f.ttl <= 0 {
 		return usage(cmd, "--token-ttl %v: a token must live for some time", f.ttl)
 	}
-	for flag, addr := range map[string]*string{"grpc-addr": &f.listen.grpc, "admin-addr": &f.listen.admin} {
-		if err := loopback(flag, *addr); err != nil {
-			return usage(cmd, "%w", err)
-		}
-		if cmd.Flags().Changed(flag) {
-			continue
-		}
-		free, busy, err := orFree(cmd.Context(), *addr)
-		if err != nil {
+	for _, l := range []struct {
+		flag string
+		addr *string
+	}{{"grpc-addr", &f.listen.grpc}, {"web-addr", &f.listen.web}, {"admin-addr", &f.listen.admin}} {
+		if err := f.findPort(cmd, l.flag, l.addr); err != nil {
 			return err
 		}
-		if busy {
-			newNotices(f.sys.stderr).sayf("%s is busy; taking a free port (--%s chooses one)", *addr, flag)
-		}
-		*addr = free
-	}
-	if f.listen.web != "" {
-		newNotices(f.sys.stderr).sayf(webNotServed)
 	}
 	if f.kubeconfig == "" && f.sys.getenv("KUBECONFIG") != "" {
 		newNotices(f.sys.stderr).sayf("$KUBECONFIG is ignored: this is the embedded cluster; --kubeconfig FILE serves your own")
 	}
+	return nil
+}
+
+// findPort refuses an address that others reach, and takes a free port in place of a usual one that is busy.
+func (f *devFlags) findPort(cmd *cobra.Command, flag string, addr *string) error {
+	if flag == "web-addr" && *addr == "" {
+		return nil // switched off
+	}
+	if err := loopback(flag, *addr); err != nil {
+		return usage(cmd, "%w", err)
+	}
+	if cmd.Flags().Changed(flag) {
+		return nil
+	}
+	free, busy, err := orFree(cmd.Context(), *addr)
+	if err != nil {
+		return err
+	}
+	if busy {
+		newNotices(f.sys.stderr).sayf("%s is busy; taking a free port (--%s chooses one)", *addr, flag)
+	}
+	*addr = free
 	return nil
 }
 
@@ -103,9 +119,8 @@ func (f *devFlags) run(cmd *cobra.Command, _ []string) (err error) {
 	if err != nil {
 		return err
 	}
-	r := ready{
-		GRPCAddr: s.GRPCAddr().String(), AdminAddr: s.AdminAddr().String(), CAFile: d.caFile, Token: d.token, Cluster: d.clusters[0],
-	}
+	r := addresses(s, d.caFile)
+	r.Token, r.Cluster = d.token, d.clusters[0]
 	remove, err := r.write(f.listen.readyFile)
 	if err != nil {
 		return err // the sockets end with the process
@@ -154,7 +169,7 @@ func (d *dev) assemble(ctx context.Context, f *devFlags, log *slog.Logger) error
 		return err
 	}
 	d.config = server.Config{
-		GRPCAddr: f.listen.grpc, AdminAddr: f.listen.admin, TLS: tlsConfig, Reflection: true, Authenticator: oidc, Clusters: clusters,
+		GRPCAddr: f.listen.grpc, WebAddr: f.listen.web, AdminAddr: f.listen.admin, TLS: tlsConfig, Reflection: true, Authenticator: oidc, Clusters: clusters,
 		Version: thisBuild().Version, Log: log, Audit: log,
 	}
 	return nil

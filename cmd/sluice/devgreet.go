@@ -20,7 +20,7 @@ Sluice serves %s, on this machine alone:
 
   clusters   %s
   gRPC       %s
-  metrics    http://%s/metrics
+%s  metrics    http://%s/metrics
 
 Paste into another terminal:
 
@@ -28,10 +28,10 @@ Paste into another terminal:
 
   %s
   %s
-
+%s
 The token lives until %s; Ctrl-C ends everything.
-`, printable(of), strings.Join(clusters, ", "), r.GRPCAddr, r.AdminAddr, r.Token, r.GRPCAddr, quoted(r.CAFile),
-		grpcurlLine(grpcurl, r), watchLine(thisCommand(), clusters), expires.Format("2006-01-02 15:04 MST"))
+`, printable(of), strings.Join(clusters, ", "), r.GRPCAddr, webAddress(r), r.AdminAddr, r.Token, r.GRPCAddr, quoted(r.CAFile),
+		grpcurlLine(grpcurl, r), watchLine(thisCommand(), clusters), curlLines(r), expires.Format("2006-01-02 15:04 MST"))
 	if !found {
 		fmt.Fprintf(f.sys.stdout, "grpcurl is not on your PATH; `go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest` puts it there.\n")
 	}
@@ -42,6 +42,24 @@ The token lives until %s; Ctrl-C ends everything.
 func grpcurlLine(grpcurl string, r ready) string {
 	return fmt.Sprintf(`%s -cacert %s -H "Authorization: Bearer $SLUICE_TOKEN" -d '{"cluster":%q,"watch":{"version":"v1","resource":"pods"}}' %s sluice.v1.GatewayService/Watch`,
 		grpcurl, quoted(r.CAFile), r.Cluster, r.GRPCAddr)
+}
+
+// webAddress is the line about the web port, if there is one.
+func webAddress(r ready) string {
+	if r.WebAddr == "" {
+		return ""
+	}
+	return "  web        https://" + r.WebAddr + "\n"
+}
+
+// curlLines are what curl asks of the web port, if there is one: the clusters, and a watch.
+func curlLines(r ready) string {
+	if r.WebAddr == "" {
+		return ""
+	}
+	curl := "curl --cacert " + quoted(r.CAFile) + ` -H "Authorization: Bearer $SLUICE_TOKEN" `
+	return fmt.Sprintf("  %shttps://%s/v1/clusters\n  %s-N https://%s/v1/clusters/%s/watch/v1/pods\n",
+		curl, r.WebAddr, curl, r.WebAddr, r.Cluster)
 }
 
 // watchLine is the same by this command.

@@ -156,6 +156,7 @@ func TestDevRefusesWhatMakesNoSense(t *testing.T) {
 	}{
 		{"an address that others reach", []string{"--grpc-addr", ":8443"}, "is not on loopback"},
 		{"an address that is none", []string{"--admin-addr", "9090"}, "is no HOST:PORT"},
+		{"a web address that others reach", []string{"--web-addr", "0.0.0.0:0"}, "is not on loopback"},
 		{"a token that never lived", []string{"--token-ttl", "0s"}, "must live for some time"},
 		{"a level that is none", append([]string{"--log-level", "loud"}, freePorts...), "log level"},
 		{"an argument", []string{"pods"}, "takes no argument"},
@@ -171,10 +172,10 @@ func TestDevRefusesWhatMakesNoSense(t *testing.T) {
 	}
 }
 
-func TestDevSaysThatThereIsNoWebPort(t *testing.T) {
-	c, r, _ := devInProcess(t, "--web-addr", "127.0.0.1:0")
-	if !strings.Contains(c.stderr.String(), webNotServed) || r.WebAddr != "" {
-		t.Errorf("ready: %+v, said:\n%s", r, c.stderr)
+func TestTheWebPortCanBeSwitchedOff(t *testing.T) {
+	c, r, _ := devInProcess(t, "--web-addr", "")
+	if r.WebAddr != "" || strings.Contains(c.stdout.String(), "curl --cacert") {
+		t.Errorf("ready: %+v, printed:\n%s", r, c.stdout)
 	}
 }
 
@@ -233,21 +234,6 @@ func TestAReadyFileReplacesAnotherAndIsRemoved(t *testing.T) {
 	}
 	if _, err := (ready{}).write(filepath.Join(file, "no", "folder")); err == nil {
 		t.Error("a file without a folder was written")
-	}
-}
-
-func TestVersionIsForPeopleAndPrograms(t *testing.T) {
-	out, _, code := sluice(t, isolated(t), "version")
-	if code != exitOK || !strings.HasPrefix(out, "sluice ") || strings.Count(out, "\n") != 1 {
-		t.Errorf("exit code %d: %q", code, out)
-	}
-	out, _, _ = sluice(t, isolated(t), "version", "-o", "json")
-	var b build
-	if err := json.Unmarshal([]byte(out), &b); err != nil || b.Version == "" || b.GoVersion == "" {
-		t.Errorf("%v: %q", err, out)
-	}
-	if _, _, code := sluice(t, isolated(t), "version", "-o", "xml"); code != exitUsage {
-		t.Errorf("exit code %d for xml", code)
 	}
 }
 

@@ -16,16 +16,17 @@ type listenFlags struct {
 	grpc, web, admin, readyFile string
 }
 
-func (l *listenFlags) add(cmd *cobra.Command, grpc, admin string) {
+func (l *listenFlags) add(cmd *cobra.Command, grpc, web, admin string) {
 	f := cmd.Flags()
-	f.StringVar(&l.grpc, "grpc-addr", grpc, "where gRPC listens, as HOST:PORT; port 0 takes a free one")
-	f.StringVar(&l.web, "web-addr", "", "kept for the web port, which this version does not serve")
-	f.StringVar(&l.admin, "admin-addr", admin, "where metrics, health and profiles listen, without authentication")
-	f.StringVar(&l.readyFile, "ready-file", "", "write a JSON object with the addresses to this file (mode 0600) once the gateway serves")
+	f.StringVar(&l.grpc, "grpc-addr", grpc, "where gRPC listens, as `HOST:PORT`; port 0 takes a free one")
+	f.StringVar(&l.web, "web-addr", web, "where the web port listens, as `HOST:PORT`: gRPC-Web, Connect and REST; an empty one switches it off")
+	f.StringVar(&l.admin, "admin-addr", admin, "where metrics, health and profiles listen, as `HOST:PORT`, without authentication")
+	f.StringVar(&l.readyFile, "ready-file", "", "write a JSON object with the addresses to this `FILE` (mode 0600) once the gateway serves")
+	files(cmd, "ready-file")
 }
 
-// webNotServed is what a web address is answered with.
-const webNotServed = "this version serves no web port; the web address has no effect"
+// errBusyOnWindows is WSAEADDRINUSE; package syscall has another number for EADDRINUSE there than the system has.
+const errBusyOnWindows = syscall.Errno(10048)
 
 // orFree is an address of loopback, or one with a free port where that one is busy.
 func orFree(ctx context.Context, addr string) (free string, busy bool, err error) {
@@ -33,7 +34,7 @@ func orFree(ctx context.Context, addr string) (free string, busy bool, err error
 	if err == nil {
 		return addr, false, l.Close()
 	}
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, errBusyOnWindows) {
 		return "", false, fmt.Errorf("listen: %w", err)
 	}
 	host, _, _ := net.SplitHostPort(addr)

@@ -26,7 +26,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	binaryDir = dir
 	path := filepath.Join(dir, "sluice")
-	out, err := exec.Command("go", "build", "-trimpath", "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-trimpath", "-ldflags", stamped, "-o", path, ".").CombinedOutput()
 	if err != nil {
 		return "", errors.New(string(out))
 	}
@@ -34,6 +34,9 @@ var binary = sync.OnceValues(func() (string, error) {
 })
 
 var binaryDir string // Written once by binary.
+
+// stamped is a stamp as tools/stamp.sh prints it.
+const stamped = "-X main.version=v1.2.3-dirty -X main.commit=0123456789abcdef0123456789abcdef01234567 -X main.date=2026-01-02T03:04:05Z"
 
 func removeBinary() {
 	if binaryDir != "" {
@@ -139,7 +142,7 @@ func readReady(t *testing.T, file string) ready {
 	return r
 }
 
-var freePorts = []string{"--grpc-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"}
+var freePorts = []string{"--grpc-addr", "127.0.0.1:0", "--web-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"}
 
 // printed is the only line of a text that begins with a word, without its indentation.
 func printed(t *testing.T, text, word string) string {
@@ -167,11 +170,11 @@ func TestTheLinesThatDevPrintsWorkAsTheyArePrinted(t *testing.T) {
 	p, r, _ := devProcess(t, env, append(freePorts, "--log-level", "debug")...)
 	text := p.stdout.String()
 
-	setting, curl, watch := printed(t, text, "export"), printed(t, text, "grpcurl"), printed(t, text, "sluice")
+	setting, call, watch := printed(t, text, "export"), printed(t, text, "grpcurl"), printed(t, text, "sluice")
 	shell := func(line string) *process {
 		return start(t, environment{"PATH": env["PATH"]}, nil, "/bin/sh", "-c", setting+"\n"+line)
 	}
-	byHand, byCommand := shell(curl), shell(watch)
+	byHand, byCommand := shell(call), shell(watch)
 	byHand.stdout.await(t, "a change", liveEvents)
 	byCommand.stdout.await(t, "a change", func(s string) bool { return strings.Contains(s, "\nMODIFIED   ") })
 	if watch != "sluice watch pods" {
@@ -191,6 +194,27 @@ func TestTheLinesThatDevPrintsWorkAsTheyArePrinted(t *testing.T) {
 	connect.stdout.await(t, "a change", liveEvents)
 }
 
+func TestTheLinesForCurlWorkAsTheyArePrinted(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Fatal("curl is missing: tools/setup.sh installs it")
+	}
+	p, r, _ := devProcess(t, environment{"XDG_CACHE_HOME": t.TempDir()}, freePorts...)
+	text := p.stdout.String()
+	setting := printed(t, text, "export")
+	lines := regexp.MustCompile(`(?m)^ {2}(curl .*)$`).FindAllStringSubmatch(text, -1)
+	if len(lines) != 2 || !strings.Contains(text, "  web        https://"+r.WebAddr+"\n") {
+		t.Fatalf("printed %q in:\n%s", lines, text)
+	}
+	shell := func(line string) *process {
+		return start(t, environment{"PATH": "/usr/bin:/bin"}, nil, "/bin/sh", "-c", setting+"\n"+line)
+	}
+	clusters, watch := shell(lines[0][1]), shell(lines[1][1])
+	if code := clusters.end(t, patience); code != exitOK || !strings.Contains(clusters.stdout.String(), `"dev"`) {
+		t.Errorf("exit code %d:\n%s%s", code, clusters.stdout, clusters.stderr)
+	}
+	watch.stdout.await(t, "a change", liveEvents)
+}
+
 func TestDevKeepsItsFilesToItsOwnerAndLeavesNothing(t *testing.T) {
 	cache := t.TempDir()
 	p, r, file := devProcess(t, environment{"XDG_CACHE_HOME": cache}, freePorts...)
@@ -206,7 +230,7 @@ func TestDevKeepsItsFilesToItsOwnerAndLeavesNothing(t *testing.T) {
 			t.Errorf("%s: %v, %v", e.Name(), info.Mode(), err)
 		}
 	}
-	if r.WebAddr != "" || r.Cluster != "dev" || r.AdminAddr == "" {
+	if r.WebAddr == "" || r.Cluster != "dev" || r.AdminAddr == "" {
 		t.Errorf("ready: %+v", r)
 	}
 
@@ -261,10 +285,11 @@ func occupy(t *testing.T, addr string) {
 
 func TestDevTakesFreePortsWhereTheUsualAreBusy(t *testing.T) {
 	occupy(t, devGRPCAddr)
+	occupy(t, devWebAddr)
 	occupy(t, devAdminAddr)
 	p, r, _ := devProcess(t, environment{"XDG_CACHE_HOME": t.TempDir()})
-	for _, addr := range []string{devGRPCAddr, devAdminAddr} {
-		if r.GRPCAddr == addr || r.AdminAddr == addr {
+	for _, addr := range []string{devGRPCAddr, devWebAddr, devAdminAddr} {
+		if r.GRPCAddr == addr || r.WebAddr == addr || r.AdminAddr == addr {
 			t.Errorf("ready: %+v", r)
 		}
 		// The two outputs are two pipes: what was written to one before the other may be read after it.

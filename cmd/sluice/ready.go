@@ -6,16 +6,27 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/sluice-gateway/sluice/server"
 )
 
 // ready is what a ready file holds: where a gateway that has begun to serve is reached. The field names are fixed.
 type ready struct {
 	GRPCAddr  string `json:"grpcAddr"`
-	WebAddr   string `json:"webAddr"` // empty: this version serves no web port
+	WebAddr   string `json:"webAddr"` // empty without a web port
 	AdminAddr string `json:"adminAddr"`
 	CAFile    string `json:"caFile"`
 	Token     string `json:"token,omitempty"`
 	Cluster   string `json:"cluster,omitempty"`
+}
+
+// addresses are where a server listens.
+func addresses(s *server.Server, caFile string) ready {
+	r := ready{GRPCAddr: s.GRPCAddr().String(), AdminAddr: s.AdminAddr().String(), CAFile: caFile}
+	if web := s.WebAddr(); web != nil {
+		r.WebAddr = web.String()
+	}
+	return r
 }
 
 // write puts the object at path, readable by its owner alone. Whoever waits for the file never sees a part of it. The returned function

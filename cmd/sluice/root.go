@@ -29,15 +29,21 @@ func run(ctx context.Context, args []string, sys system) int {
 	return report(root.ExecuteContext(ctx), sys.stderr)
 }
 
+// Groups of commands.
+const (
+	groupGateway = "gateway"
+	groupClient  = "client"
+	groupAbout   = "about"
+)
+
 func newRoot(sys system) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "A gRPC streaming gateway in front of Kubernetes API servers",
 		Long: `Sluice carries many Kubernetes watches on one authenticated gRPC stream, each over a WebSocket of its own to the API server.
 
-  sluice dev            a gateway with an embedded cluster: nothing to set up, lines to paste
-  sluice serve          a gateway for your clusters
-  sluice watch pods     what happens in a cluster, through a gateway`,
+Begin with ` + "`sluice dev`" + `, a gateway with an embedded cluster that needs nothing and prints lines to paste. ` + "`sluice serve`" + ` is a gateway for
+your clusters; ` + "`sluice watch pods`" + ` shows what happens in one of them, through a gateway.`,
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
@@ -47,8 +53,26 @@ func newRoot(sys system) *cobra.Command {
 	}
 	root.SetOut(sys.stdout)
 	root.SetErr(sys.stderr)
+	root.SetHelpFunc(help)
+	root.SetHelpCommand(newHelp())
+	root.SetHelpCommandGroupID(groupAbout)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%w", err) })
-	root.AddCommand(newDev(sys), newServe(sys), newWatch(sys), newClusters(sys), newVersion(sys))
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{groupGateway, "A gateway", []*cobra.Command{newDev(sys), newServe(sys)}},
+		{groupClient, "Through a gateway", []*cobra.Command{newWatch(sys), newClusters(sys)}},
+		{groupAbout, "This command", []*cobra.Command{newCompletion(sys), newMan(sys), newVersion(sys)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.id
+			root.AddCommand(cmd)
+		}
+	}
+	root.InitDefaultHelpCmd() // now, so that the manual has it too
 	return root
 }
 

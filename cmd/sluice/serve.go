@@ -2,7 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +16,7 @@ type serveFlags struct {
 	listen listenFlags
 	file   string
 	check  bool
+	online bool
 }
 
 func newServe(sys system) *cobra.Command {
@@ -26,15 +27,21 @@ func newServe(sys system) *cobra.Command {
 		Long: `Run a gateway as a configuration file says: docs/configuration.md lists its fields. Everything that is wrong with it is reported at once.
 
 SIGTERM and SIGINT drain: new sessions are refused, clients are told to go elsewhere, and what is left after drain_timeout is ended. A
-second signal ends the process at once.`,
+second signal ends the process at once.
+
+With --check nothing is served: what the configuration and its files say is printed, certificates that end within 14 days are warned of, and
+everything that is wrong is told. With --online too, each issuer is asked for its keys and each cluster for its version, as the gateway would.`,
 		Example: `  sluice serve --config sluice.yaml
-  sluice serve --config sluice.yaml --check      # validates, and dials nothing`,
+  sluice serve --config sluice.yaml --check               # reads everything, and dials nothing
+  sluice serve --config sluice.yaml --check --online      # and asks the issuers and the clusters`,
 		Args: arguments(0, 0, ""),
 		RunE: f.run,
 	}
-	f.listen.add(cmd, "", "")
-	cmd.Flags().StringVar(&f.file, "config", "", "the configuration file (YAML)")
-	cmd.Flags().BoolVar(&f.check, "check", false, "read the configuration and the files it names, say what is wrong, and exit")
+	f.listen.add(cmd, "", "", "")
+	cmd.Flags().StringVar(&f.file, "config", "", "the configuration `FILE` (YAML)")
+	cmd.Flags().BoolVar(&f.check, "check", false, "read the configuration and the files it names, say what they hold and what is wrong, and exit")
+	cmd.Flags().BoolVar(&f.online, "online", false, "with --check: also ask each issuer for its keys and each cluster for its version")
+	files(cmd, "config", "yaml", "yml")
 	return cmd
 }
 
@@ -43,47 +50,51 @@ func (f *serveFlags) run(cmd *cobra.Command, _ []string) (err error) {
 	if err != nil {
 		return err
 	}
-	var cl closers
-	defer func() { err = errors.Join(err, cl.close()) }()
-	gateway, err := assemble(c, f.sys, &cl)
+	if f.check {
+		return f.runCheck(cmd, c)
+	}
+	log, err := newLog(f.sys.stderr, c.Log.Format, c.Log.Level)
 	if err != nil {
+		log = slog.New(slog.DiscardHandler) // it is among the problems that are told below
+	}
+	a := assemble(c, log)
+	defer func() { err = errors.Join(err, a.closers.close()) }()
+	if err := a.err(); err != nil {
+		a.abandon()
 		return usage(cmd, "configuration %s:\n%w", f.file, err)
 	}
-	if f.check {
-		fmt.Fprintf(f.sys.stdout, "%s is valid: issuers: %d, clusters: %d\n", f.file, len(c.Issuers), len(c.Clusters))
-		gateway.Clusters.Close()
-		return nil
+	if err := a.start(cmd.Context(), f.sys); err != nil {
+		a.abandon()
+		return usage(cmd, "configuration %s:\n%w", f.file, err)
 	}
-	s, err := server.New(gateway)
+	s, err := server.New(a.server)
 	if err != nil {
 		return err
 	}
-	remove, err := ready{
-		GRPCAddr: s.GRPCAddr().String(), AdminAddr: s.AdminAddr().String(), CAFile: c.TLS.CertFile,
-	}.write(f.listen.readyFile)
+	remove, err := addresses(s, c.TLS.CertFile).write(f.listen.readyFile)
 	if err != nil {
 		return err // the sockets end with the process
 	}
-	cl.add(remove)
+	a.closers.add(remove)
 	return s.Serve(cmd.Context())
 }
 
-// load reads the configuration, puts the flags over it and validates the result.
+// load reads the configuration and puts the flags over it. What is wrong with its form is told at once.
 func (f *serveFlags) load(cmd *cobra.Command) (*config.Config, error) {
 	if f.file == "" {
 		return nil, usage(cmd, "--config FILE is missing; without any configuration, `sluice dev` serves an embedded cluster")
+	}
+	if f.online && !f.check {
+		return nil, usage(cmd, "--online belongs to --check")
 	}
 	c, err := config.Load(f.file)
 	if err != nil {
 		return nil, usage(cmd, "%w", err)
 	}
-	for value, field := range map[*string]*string{&f.listen.grpc: &c.GRPCAddr, &f.listen.web: &c.WebAddr, &f.listen.admin: &c.AdminAddr} {
-		if *value != "" {
-			*field = *value
+	for flag, field := range map[string]*string{"grpc-addr": &c.GRPCAddr, "web-addr": &c.WebAddr, "admin-addr": &c.AdminAddr} {
+		if given := cmd.Flags().Lookup(flag); given.Changed {
+			*field = given.Value.String()
 		}
-	}
-	if err := c.Validate(); err != nil {
-		return nil, usage(cmd, "configuration %s:\n%w", f.file, err)
 	}
 	return c, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/internal/issuer"
 	"github.com/sluice-gateway/sluice/internal/kubetest"
+	"github.com/sluice-gateway/sluice/internal/tracing/tracetest"
 )
 
 // kube is an API server for the tests of serve, with an issuer: alice's tokens are good at it, and one configmap is in it.
@@ -144,6 +147,7 @@ func (k *kube) configuration(t *testing.T) (file, dir string) {
 	file = filepath.Join(dir, "sluice.yaml")
 	text := fmt.Sprintf(`
 grpc_addr: "127.0.0.1:0"
+web_addr: "127.0.0.1:0"
 admin_addr: "127.0.0.1:0"
 tls: {cert_file: tls.crt, key_file: tls.key}
 issuers:
@@ -155,7 +159,7 @@ clusters:
 audit: {destination: audit.log}
 drain_timeout: 0s
 log: {level: debug}
-`, k.issuer.URL(), k.URL(), k.kubeconfig(t, "lab"))
+`, k.issuer.URL(), k.URL(), k.kubeconfig(t, "spare", "lab"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -233,34 +237,68 @@ func health(t *testing.T, r ready) {
 	}
 }
 
-func TestCheckReadsEverythingAndServesNothing(t *testing.T) {
+func TestServeLetsPagesOfTheConfiguredOriginsIn(t *testing.T) {
 	k := startKube(t)
 	file, dir := k.configuration(t)
-	requests := k.Requests()
-	out, errs, code := sluice(t, isolated(t), "serve", "--config", file, "--check")
-	if code != exitOK || out != file+" is valid: issuers: 1, clusters: 2\n" {
-		t.Errorf("exit code %d: %q\n%s", code, out, errs)
-	}
-	if now := k.Requests(); len(now) != len(requests) {
-		t.Errorf("the cluster was asked: %v", now)
-	}
-	for _, name := range []string{"tls.key", "kube.crt"} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	text, err := os.ReadFile(file)
+	edit(t, file, "drain_timeout: 0s", "drain_timeout: 0s\nweb: {origins: [\"https://console.example.org\"], hosts: [sluice.example.org]}")
+	readyFile := filepath.Join(dir, "ready.json")
+	r := awaitReady(t, begin(t, isolated(t), "serve", "--config", file, "--ready-file", readyFile), readyFile)
+	roots, err := trust(filepath.Join(dir, "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, append(text, "limits: {window_bytes: 1}\n"...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, errs, code = sluice(t, isolated(t), "serve", "--config", file, "--check")
-	for _, want := range []string{"tls.key", "clusters[0].ca_file", "limits.window_bytes is 1, must be at least "} {
-		if code != exitUsage || !strings.Contains(errs, want) {
-			t.Errorf("exit code %d, %q is missing in:\n%s", code, want, errs)
+	browser := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+	for _, tc := range []struct {
+		host, origin string
+		code         int
+		allowed      string
+	}{
+		{"", "https://console.example.org", http.StatusOK, "https://console.example.org"},
+		{"sluice.example.org", "https://console.example.org", http.StatusOK, "https://console.example.org"},
+		{"other.example.org", "https://console.example.org", http.StatusMisdirectedRequest, ""},
+		{"", "https://other.example.org", http.StatusForbidden, ""},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.WebAddr+"/v1/clusters", nil)
+		if err != nil {
+			t.Fatal(err)
 		}
+		req.Host = tc.host
+		req.Header.Set("Origin", tc.origin)
+		req.Header.Set("Authorization", "Bearer "+k.token(t, "alice", "sluice", "kubernetes"))
+		res, err := browser.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Access-Control-Allow-Origin"); res.StatusCode != tc.code || got != tc.allowed {
+			t.Errorf("%+v: %d, allowed %q", tc, res.StatusCode, got)
+		}
+	}
+}
+
+func TestServeSendsSpansToTheCollector(t *testing.T) {
+	collector := tracetest.New(t)
+	k := startKube(t)
+	file, dir := k.configuration(t)
+	edit(t, file, "drain_timeout: 0s", "drain_timeout: 0s\ntracing: {endpoint: \""+collector.Endpoint()+"\", insecure: true, sample_ratio: 1}")
+	readyFile := filepath.Join(dir, "ready.json")
+	c := begin(t, isolated(t), "serve", "--config", file, "--ready-file", readyFile)
+	r := awaitReady(t, c, readyFile)
+	token := k.token(t, "alice", "sluice", "kubernetes")
+	env := isolated(t).with("SLUICE_SERVER", r.GRPCAddr, "SLUICE_CA_FILE", filepath.Join(dir, "ca.crt"), "SLUICE_TOKEN", token)
+	if _, errs, code := sluice(t, env, "clusters"); code != exitOK {
+		t.Fatalf("exit code %d:\n%s", code, errs)
+	}
+	c.stop() // which sends what waits
+	if code := c.end(t); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, c.stderr)
+	}
+	var named []string
+	for _, s := range collector.Spans() {
+		named = append(named, s.GetName())
+	}
+	if !slices.ContainsFunc(named, func(n string) bool { return strings.Contains(n, "ListClusters") }) {
+		t.Errorf("the collector has the spans %q", named)
 	}
 }
 

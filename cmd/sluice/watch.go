@@ -34,13 +34,11 @@ func newWatch(sys system) *cobra.Command {
 
 RESOURCE is what kubectl takes: pods, po, pod, deployments.apps, deployments.v1.apps, pods.v1. - of whatever the cluster serves, custom
 resources included. Objects go to the standard output; what becomes of the watch (a lost gateway, a resync) is told on the standard error.
-A lost gateway or API server is waited for, and the watch goes on where it was.
-
-The exit code is 0 after Ctrl-C, 1 when the watch was refused or failed, 2 when the command line is wrong.`,
+A lost gateway or API server is waited for, and the watch goes on where it was.`,
 		Example: `  sluice watch pods                               # of all namespaces
   sluice watch po -n shop -l app=web -o wide      # with node and address
   sluice watch deploy web -n shop                 # one object
-  sluice watch pods -o json | jq -r .type         # each event as the API server sent it, one a line`,
+  sluice watch pods -o json | head -n 3           # the first events, as the API server sent them`,
 		Args: arguments(1, 2, "RESOURCE [NAME]"),
 		RunE: f.run,
 	}
@@ -49,10 +47,12 @@ The exit code is 0 after Ctrl-C, 1 when the watch was refused or failed, 2 when 
 	f.access.withNamespace(cmd)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "all namespaces, also when SLUICE_NAMESPACE or the client configuration names one")
-	flags.StringVarP(&f.labels, "selector", "l", "", "only objects with these labels, such as app=web,tier!=test")
-	flags.StringVar(&f.fields, "field-selector", "", "only objects with these fields, such as status.phase=Running")
+	flags.StringVarP(&f.labels, "selector", "l", "", "only objects whose labels match this `SELECTOR`, such as app=web,tier!=test")
+	flags.StringVar(&f.fields, "field-selector", "", "only objects whose fields match this `SELECTOR`, such as status.phase=Running")
 	flags.BoolVar(&f.changesOnly, "changes-only", false, "leave out the objects there are already")
-	flags.StringVarP(&f.output, "output", "o", "", "wide, json (each event as the API server sent it, one a line) or name; a table without it")
+	flags.StringVarP(&f.output, "output", "o", "", "the `FORM`: wide, json (each event as the API server sent it, one a line) or name; a table without it")
+	fixed(cmd, "output", word("wide", "a table with more columns"), word("json", "each event, one a line"), word("name", "what happened to whom"))
+	cmd.ValidArgsFunction = f.access.asking(f.watchWords)
 	return cmd
 }
 

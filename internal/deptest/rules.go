@@ -9,6 +9,9 @@ const (
 	rpcDetails = "google.golang.org/genproto/googleapis/rpc"
 	messages   = "gen"
 	prometheus = "github.com/prometheus/client_golang"
+	otel       = "go.opentelemetry.io/otel"
+
+	grpcGateway = "github.com/grpc-ecosystem/grpc-gateway/v2"
 )
 
 // Rules is the direction of every import of the repository's packages, tests excepted: a test may bring together what
@@ -18,6 +21,20 @@ var Rules = []Rule{
 		Package: messages,
 		Others:  []string{grpc, protobuf},
 		Because: "generated code knows the messages and nothing of ours",
+		Bans: []Ban{
+			{grpcGateway, "who imports the messages, as the SDK does, must not link what REST needs: gen/rest has that"},
+		},
+	},
+	{
+		Package: "gen/rest",
+		Ours:    []string{messages},
+		Others:  []string{grpc, protobuf, grpcGateway},
+		Because: "generated code knows the messages and nothing of ours",
+	},
+	{
+		Package: "internal/openapi",
+		Others:  []string{protobuf},
+		Because: "it makes a document of what protoc tells it, and needs none of the packages that the document is about",
 	},
 	{
 		Package: "internal/status",
@@ -38,8 +55,13 @@ var Rules = []Rule{
 	{
 		Package: "internal/websocket",
 		Ours:    []string{messages, "internal/status", "internal/data"},
-		Others:  []string{codes, "github.com/gorilla/websocket"},
+		Others:  []string{codes, "golang.org/x/sys/unix", "github.com/gorilla/websocket"},
 		Because: "it frames bytes of RFC 6455 and knows nothing of channels, clusters or callers",
+	},
+	{
+		Package: "internal/ready",
+		Others:  []string{"golang.org/x/sys/unix"},
+		Because: "it says when a socket can be read and knows nothing of what is in it",
 	},
 	{
 		Package: "mux",
@@ -82,7 +104,7 @@ var Rules = []Rule{
 	},
 	{
 		Package: "bridge",
-		Ours:    []string{messages, "internal/status", "internal/data", "internal/websocket", "cluster", "auth"},
+		Ours:    []string{messages, "internal/status", "internal/data", "internal/ready", "internal/websocket", "cluster", "auth"},
 		Others:  []string{codes, kubernetes, protobuf, "github.com/gorilla/websocket", "golang.org/x/sync", "golang.org/x/time"},
 		Because: "bridge joins a channel to its upstream and knows no door, no session and no transport of frames",
 		Bans: []Ban{
@@ -92,9 +114,10 @@ var Rules = []Rule{
 	},
 	{
 		Package: "server",
-		Ours:    []string{messages, "mux", "auth", "cluster", "bridge", "replica", "internal/status", "internal/data", "internal/link", "internal/websocket"},
+		Ours:    []string{messages, "mux", "auth", "cluster", "bridge", "replica", "internal/status", "internal/data", "internal/link", "internal/ready", "internal/websocket"},
 		Others: []string{
 			grpc, protobuf, rpcDetails, prometheus, "github.com/grpc-ecosystem/go-grpc-middleware",
+			otel + "/attribute", otel + "/codes", otel + "/propagation", otel + "/semconv", otel + "/trace",
 			"golang.org/x/sync", "golang.org/x/time", "golang.org/x/net",
 		},
 		Because: "server offers the services and joins channels to bridges; what it is made of is decided in cmd/sluice",
@@ -103,7 +126,39 @@ var Rules = []Rule{
 			{kubernetes, "Kubernetes libraries live in cluster and bridge alone"},
 			{"internal/kubetest", "the embedded cluster is what dev points the gateway at, not part of the gateway"},
 			{"internal/issuer", "the issuer of dev and of tests can sign anything: production code must not be able to reach it"},
+			{otel + "/sdk", "spans are made through OpenTelemetry's interface; where they go is internal/tracing's business"},
+			{otel + "/exporters", "spans are made through OpenTelemetry's interface; where they go is internal/tracing's business"},
 		},
+	},
+	{
+		Package: "server/web",
+		Ours:    []string{messages, "internal/status"},
+		Others:  []string{grpc, protobuf, rpcDetails, "golang.org/x/net/http/httpguts"},
+		Because: "it makes calls of what browsers send; who calls and what a call does are the business of the gRPC server behind it",
+		Bans: []Ban{
+			{"auth", "a check in this door would be one that the others do not have: all of them share the interceptors of the gRPC server"},
+			{"server", "server puts the door in front of itself, never the other way"},
+		},
+	},
+	{
+		Package: "server/rest",
+		Ours:    []string{messages, "internal/status"},
+		Others:  []string{grpc, protobuf, grpcGateway},
+		Because: "REST translates between HTTP and calls on a connection; who may call is settled before it and behind it",
+		Bans: []Ban{
+			{"server", "server mounts REST and gives it a connection, never the other way"},
+			{"auth", "REST passes a credential on; the interceptors of the services judge it, as by every door"},
+		},
+	},
+	{
+		Package: "internal/tracing",
+		Others:  []string{otel, grpc + "/credentials"},
+		Because: "it sends spans to a collector, whoever made them and whatever they tell",
+	},
+	{
+		Package: "internal/tracing/tracetest",
+		Others:  []string{"go.opentelemetry.io/proto", grpc},
+		Because: "a collector that shared code with who sends to it would share its mistakes",
 	},
 	{
 		Package: "client",
@@ -121,7 +176,7 @@ var Rules = []Rule{
 		Package: "cmd/sluice",
 		Ours: []string{
 			messages, "mux", "auth", "cluster", "bridge", "replica", "server", "client",
-			"internal/status", "internal/issuer", "internal/kubetest",
+			"internal/status", "internal/issuer", "internal/kubetest", "internal/tracing",
 		},
 		Others: []string{
 			grpc, protobuf, prometheus, "github.com/spf13/cobra", "github.com/spf13/pflag", "sigs.k8s.io/yaml",
@@ -162,6 +217,11 @@ var Rules = []Rule{
 		Ours:    []string{Everything},
 		Others:  []string{Everything},
 		Because: "what only tests use may use everything",
+	},
+	{
+		Package: "deploy/image",
+		Others:  []string{"github.com/google/go-containerregistry", "golang.org/x/crypto/x509roots/fallback"},
+		Because: "it packs a binary that the go command has built, whatever is in it",
 	},
 	{
 		Package: "bench",

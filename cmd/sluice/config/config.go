@@ -1,120 +1,180 @@
 // Package config is the configuration file of `sluice serve`: what it may say, how it is read, and what is wrong with it.
 //
 // It is YAML, read strictly: a field that is unknown or said twice is refused, so that a misspelt limit is never a default. No field holds
-// a secret; certificates, keys and kubeconfigs are named as files. docs/configuration.md lists every field and is checked against these
-// types.
+// a secret; certificates, keys and kubeconfigs are named as files.
+//
+// The types are the reference: docs/configuration.md and docs/sluice.example.yaml are generated from their comments and tags. A field's
+// comment is its meaning; the tags default, bounds and unit say what else there is to know, example is a value for the example file, and a
+// field that contradicts another example has `instead:"true"`.
 package config
 
-import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"time"
-
-	"sigs.k8s.io/yaml"
-)
+//go:generate go run ./reference ../../..
 
 // Config is the whole file. Paths are relative to the file's own folder.
 type Config struct {
 	// GRPCAddr is where gRPC listens, as HOST:PORT; an empty host is every address.
-	GRPCAddr string `json:"grpc_addr"`
-	// WebAddr is kept for the web port. This version does not serve it, and says so when the field is set.
-	WebAddr string `json:"web_addr"`
-	// AdminAddr is where metrics, health and profiles listen, without authentication.
-	AdminAddr string `json:"admin_addr"`
-	// TLS is the certificate of the gRPC port.
-	TLS TLS `json:"tls"`
+	GRPCAddr string `json:"grpc_addr" bounds:"HOST:PORT" example:":8443"`
+	// WebAddr is where the web port listens: gRPC-Web, Connect and REST. Empty for no web port.
+	WebAddr string `json:"web_addr" bounds:"HOST:PORT, or empty" example:":8444"`
+	// AdminAddr is where metrics, health and profiles listen, without authentication: keep it on loopback, or behind a network policy.
+	AdminAddr string `json:"admin_addr" bounds:"HOST:PORT" example:"127.0.0.1:9090"`
+	// TLS is the certificate of both ports. It is read again when its files change.
+	TLS TLS `json:"tls" default:"required"`
+	// Web is who may call the web port from a browser, and by which names.
+	Web Web `json:"web"`
 	// Issuers are whose tokens are accepted.
-	Issuers []Issuer `json:"issuers"`
-	// Clusters are the clusters behind the gateway.
-	Clusters []Cluster `json:"clusters"`
-	// Limits bound everything a caller can make large.
+	Issuers []Issuer `json:"issuers" default:"required" bounds:"one or more"`
+	// Clusters are the clusters behind the gateway, each with exactly one of kubeconfig, in_cluster and server.
+	Clusters []Cluster `json:"clusters" default:"required" bounds:"one or more"`
+	// Limits are the bounds of everything that a caller can make large; 0 is the default. docs/limits.md says what happens at each.
 	Limits Limits `json:"limits"`
-	// DrainTimeout is how long sessions may go on after SIGTERM.
-	DrainTimeout Duration `json:"drain_timeout"`
+	// DrainTimeout is how long sessions may go on after SIGTERM: keep it below the pod's terminationGracePeriodSeconds. 0s ends them at once.
+	DrainTimeout Duration `json:"drain_timeout" bounds:"0s or more" example:"25s"`
 	// Reflection lets anybody ask which services there are, as grpcurl does.
-	Reflection bool `json:"reflection"`
-	// Log is what operators read.
+	Reflection bool `json:"reflection" example:"true"`
+	// Log is what operators read, on the standard error.
 	Log Log `json:"log"`
-	// Audit is who opened what.
+	// Audit is who opened what: one JSON line for each channel's beginning and end.
 	Audit Audit `json:"audit"`
+	// Tracing is where spans go, by OTLP over gRPC.
+	Tracing Tracing `json:"tracing"`
 }
 
-// TLS names the files of a certificate and its key, in PEM. They are read again when they change.
+// TLS names the files of a certificate and its key. They are read again when they change.
 type TLS struct {
-	CertFile string `json:"cert_file"`
-	KeyFile  string `json:"key_file"`
+	// CertFile is the certificate, with its intermediates.
+	CertFile string `json:"cert_file" unit:"file, PEM" default:"required" example:"tls.crt"`
+	// KeyFile is its key.
+	KeyFile string `json:"key_file" unit:"file, PEM" default:"required" example:"tls.key"`
 }
 
-// Issuer says which tokens of one OpenID Connect issuer are accepted, and whom they name. See auth.IssuerConfig.
+// Web is who may call the web port from a browser, and by which names. Programs that are no browser need none of it.
+type Web struct {
+	// Origins are the origins whose pages may call, byte for byte as browsers send them; pages of the web port's own origin always may.
+	Origins []string `json:"origins" default:"none" bounds:"scheme://host[:port]" example:"[\"https://console.example.org\"]"`
+	// Hosts are the names by which the port may be called besides those in its certificate, as behind a proxy.
+	Hosts []string `json:"hosts" default:"none" bounds:"host or host:port" example:"[sluice.example.org]"`
+	// BodyBytes is the longest body of a request, before and after decompression.
+	BodyBytes int `json:"body_bytes" unit:"bytes" default:"1048576" bounds:"1024 to 67108864" example:"1048576"`
+	// Headers are the header fields that a request may have.
+	Headers int `json:"headers" default:"64" bounds:"16 to 1024" example:"64"`
+}
+
+// Issuer says which tokens of one OpenID Connect issuer are accepted, and whom they name.
 type Issuer struct {
-	URL               string   `json:"url"`
-	Audiences         []string `json:"audiences"`
-	AuthorizedParties []string `json:"authorized_parties"`
-	CAFile            string   `json:"ca_file"`
-	UsernameClaim     string   `json:"username_claim"`
-	UsernamePrefix    string   `json:"username_prefix"`
-	GroupsClaim       string   `json:"groups_claim"`
-	GroupsPrefix      string   `json:"groups_prefix"`
-	UIDClaim          string   `json:"uid_claim"`
-	Algorithms        []string `json:"algorithms"`
-	Leeway            Duration `json:"leeway"`
-	MaxLifetime       Duration `json:"max_lifetime"`
+	// URL is the `iss` of the tokens, byte for byte.
+	URL string `json:"url" default:"required" bounds:"https, or http on loopback" example:"https://issuer.example.org"`
+	// Audiences are whom a token may be meant for: one of these is in its `aud`.
+	Audiences []string `json:"audiences" default:"required" bounds:"one or more" example:"[sluice]"`
+	// AuthorizedParties are clients, besides the audiences, that may have obtained a token of several audiences (`azp`).
+	AuthorizedParties []string `json:"authorized_parties" default:"none" example:"[console]"`
+	// CAFile is the certificates that may have signed the issuer's.
+	CAFile string `json:"ca_file" unit:"file, PEM" default:"the system's" example:"issuer-ca.crt"`
+	// UsernameClaim is the claim that names the user; an `email` must not be marked unverified.
+	UsernameClaim string `json:"username_claim" default:"sub" example:"email"`
+	// UsernamePrefix is put before user names, as the API server's `--oidc-username-prefix`.
+	UsernamePrefix string `json:"username_prefix" default:"none" example:"\"oidc:\""`
+	// GroupsClaim is the claim, a text or a list, that names the user's groups.
+	GroupsClaim string `json:"groups_claim" default:"groups" example:"groups"`
+	// GroupsPrefix is put before group names.
+	GroupsPrefix string `json:"groups_prefix" default:"none" example:"\"oidc:\""`
+	// UIDClaim is a claim that tells apart two holders of one subject.
+	UIDClaim string `json:"uid_claim" default:"none" example:"oid"`
+	// Algorithms are the accepted signature algorithms.
+	Algorithms []string `json:"algorithms" default:"all of them" bounds:"RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA" example:"[RS256, ES256]"`
+	// Leeway is by how much the issuer's clock may be ahead (`nbf`, `iat`); a token never outlives its `exp`.
+	Leeway Duration `json:"leeway" default:"10s" bounds:"0s to 30s" example:"10s"`
+	// MaxLifetime is the longest accepted time from `iat` to `exp`.
+	MaxLifetime Duration `json:"max_lifetime" default:"any" bounds:"0s or more; 0s is any" example:"24h"`
 }
 
-// Cluster is one cluster behind the gateway. Exactly one of Kubeconfig, InCluster and Server says where it is.
+// Cluster is one cluster behind the gateway. Exactly one of kubeconfig, in_cluster and server says where it is.
 type Cluster struct {
-	Name string `json:"name"`
-	// ID is what cursors call it; the name if empty.
-	ID         string      `json:"id"`
-	Kubeconfig *Kubeconfig `json:"kubeconfig"`
-	InCluster  bool        `json:"in_cluster"`
-	Server     string      `json:"server"`
-	CAFile     string      `json:"ca_file"`
-	// Insecure allows a kubeconfig that does not verify the API server's certificate.
-	Insecure bool `json:"insecure"`
-	// Credential is what the API server sees: one of Credentials.
-	Credential string `json:"credential"`
-	// Audiences and Issuers are whose tokens passthrough forwards.
-	Audiences []string `json:"audiences"`
-	Issuers   []string `json:"issuers"`
-	// Subjects are who may use the kubeconfig's own credential.
-	Subjects []string `json:"subjects"`
+	// Name is what clients call it.
+	Name string `json:"name" default:"required" bounds:"[a-z0-9]([-a-z0-9.]*[a-z0-9])?, at most 63 characters" example:"production"`
+	// ID is what cursors call the cluster: gateways that reach one cluster by different names share it.
+	ID string `json:"id" default:"the name" example:"production-eu"`
+	// Kubeconfig says where the cluster is by a kubeconfig, with everything that client-go honours. $KUBECONFIG is not read.
+	Kubeconfig *Kubeconfig `json:"kubeconfig" default:"none" instead:"true"`
+	// InCluster says that it is the cluster that the gateway runs in, by its service account's address and CA.
+	InCluster bool `json:"in_cluster" default:"false" example:"true" instead:"true"`
+	// Server is the API server's URL.
+	Server string `json:"server" default:"none" bounds:"https" example:"https://api.example.org:6443"`
+	// CAFile is, with server, the certificates that may have signed the API server's.
+	CAFile string `json:"ca_file" unit:"file, PEM" default:"the system's" example:"production-ca.crt"`
+	// Insecure allows a kubeconfig that says insecure-skip-tls-verify: whoever poses as that API server gets the tokens.
+	Insecure bool `json:"insecure" default:"false" example:"false"`
+	// Credential is what the API server sees. passthrough: the caller's own token. kubeconfig: that of the kubeconfig, or with in_cluster
+	// the gateway's service account.
+	Credential string `json:"credential" default:"required" bounds:"passthrough, kubeconfig" example:"passthrough"`
+	// Audiences are, with passthrough, whose tokens the cluster receives: those that are meant for one of these.
+	Audiences []string `json:"audiences" default:"none" bounds:"with passthrough, these or issuers" example:"[kubernetes]"`
+	// Issuers are, with passthrough, whose tokens the cluster receives: those of these issuers.
+	Issuers []string `json:"issuers" default:"none" bounds:"with passthrough, these or audiences" example:"[\"https://issuer.example.org\"]"`
+	// Subjects are, with the credential kubeconfig, who acts with it, each with all its rights.
+	Subjects []string `json:"subjects" default:"none" bounds:"required with kubeconfig" example:"[alice, bob]" instead:"true"`
 }
 
-// Kubeconfig names a context of a kubeconfig file; an empty one is the file's current context.
+// Kubeconfig names a kubeconfig and a context in it.
 type Kubeconfig struct {
-	File    string `json:"file"`
-	Context string `json:"context"`
+	// File is the kubeconfig.
+	File string `json:"file" unit:"file" default:"required" example:"production.kubeconfig" instead:"true"`
+	// Context is the context in it.
+	Context string `json:"context" default:"the current one" example:"production-admin" instead:"true"`
 }
 
-// Limits are server.Limits; 0 is the default.
+// Limits are the bounds of everything that a caller can make large; 0 is the default.
 type Limits struct {
-	Sessions          int      `json:"sessions"`
-	PrincipalSessions int      `json:"principal_sessions"`
-	SessionChannels   int      `json:"session_channels"`
-	Channels          int      `json:"channels"`
-	Streams           int      `json:"streams"`
-	MessageBytes      int      `json:"message_bytes"`
-	WindowBytes       int      `json:"window_bytes"`
-	SessionBytes      int      `json:"session_bytes"`
-	HeldBytes         int      `json:"held_bytes"`
-	HeaderBytes       int      `json:"header_bytes"`
-	DetachTTL         Duration `json:"detach_ttl"`
-	ClusterDials      int      `json:"cluster_dials"`
+	// Sessions are the sessions in this replica, attached or detached.
+	Sessions int `json:"sessions" default:"10000" bounds:"1 or more" example:"10000"`
+	// PrincipalSessions are the sessions of one principal in this replica.
+	PrincipalSessions int `json:"principal_sessions" default:"100" bounds:"1 or more" example:"100"`
+	// SessionChannels are the channels open in one session.
+	SessionChannels int `json:"session_channels" default:"1024" bounds:"1 to 4096" example:"1024"`
+	// Channels are the channels open in this replica.
+	Channels int `json:"channels" default:"20000" bounds:"1 or more" example:"20000"`
+	// Streams are the concurrent calls over one TCP connection.
+	Streams int `json:"streams" default:"100" bounds:"1 or more" example:"100"`
+	// MessageBytes is the largest message that is put together from pieces.
+	MessageBytes int `json:"message_bytes" unit:"bytes" default:"4194304" bounds:"65536 or more" example:"4194304"`
+	// WindowBytes is the largest window of a channel.
+	WindowBytes int `json:"window_bytes" unit:"bytes" default:"1048576" bounds:"65536 or more" example:"1048576"`
+	// SessionBytes is what one session's channels may hold to be sent or acknowledged.
+	SessionBytes int `json:"session_bytes" unit:"bytes" default:"8388608" bounds:"65536 or more" example:"8388608"`
+	// HeldBytes is the same for all sessions together.
+	HeldBytes int `json:"held_bytes" unit:"bytes" default:"a quarter of GOMEMLIMIT, or 1 GiB without one" bounds:"session_bytes or more" example:"268435456"`
+	// HeaderBytes is the largest header of a call.
+	HeaderBytes int `json:"header_bytes" unit:"bytes" default:"16384" bounds:"16384 or more" example:"16384"`
+	// DetachTTL is how long a session outlives its link.
+	DetachTTL Duration `json:"detach_ttl" default:"2m" bounds:"1s to 1h" example:"2m"`
+	// ClusterDials are the upstreams of one cluster that are dialled at a time.
+	ClusterDials int `json:"cluster_dials" default:"64" bounds:"1 or more" example:"64"`
 }
 
-// Log is the form of the log, which goes to the standard error: one of Formats from one of Levels on.
+// Log is the form of the log, which goes to the standard error.
 type Log struct {
-	Format string `json:"format"`
-	Level  string `json:"level"`
+	// Format is how a line is written.
+	Format string `json:"format" bounds:"json, text" example:"json"`
+	// Level is the level from which on lines are written.
+	Level string `json:"level" bounds:"debug, info, warn, error" example:"info"`
 }
 
-// Audit is where the audit goes: "stdout", "stderr", or a file that is appended to.
+// Audit is where the audit goes.
 type Audit struct {
-	Destination string `json:"destination"`
+	// Destination is where the audit goes: stdout, stderr, or a file that is appended to.
+	Destination string `json:"destination" unit:"word or file" bounds:"stdout, stderr, or a path" example:"stdout"`
+}
+
+// Tracing is where spans go, by OTLP over gRPC. Spans hold names of clusters, namespaces and resources, and no credential.
+type Tracing struct {
+	// Endpoint is the collector. Empty makes no spans.
+	Endpoint string `json:"endpoint" default:"none" bounds:"HOST:PORT" example:"collector.example.org:4317"`
+	// Insecure sends spans in the clear, as to a collector in the same pod.
+	Insecure bool `json:"insecure" default:"false" bounds:"not with ca_file" example:"false"`
+	// CAFile is the certificates that may have signed the collector's.
+	CAFile string `json:"ca_file" unit:"file, PEM" default:"the system's" example:"collector-ca.crt"`
+	// SampleRatio is the part of the traces begun here that is kept; one that a caller began is kept if the caller keeps it.
+	SampleRatio float64 `json:"sample_ratio" bounds:"0 to 1" example:"0.01"`
 }
 
 // Words that fields accept.
@@ -128,6 +188,7 @@ const (
 // Default addresses.
 const (
 	DefaultGRPCAddr  = ":8443"
+	DefaultWebAddr   = ":8444"
 	DefaultAdminAddr = "127.0.0.1:9090"
 )
 
@@ -139,96 +200,3 @@ func Formats() []string { return []string{"json", "text"} }
 
 // Levels are the levels from which on a log is written.
 func Levels() []string { return []string{"debug", "info", "warn", "error"} }
-
-// Default is the configuration that a file begins from.
-func Default() *Config {
-	return &Config{
-		GRPCAddr: DefaultGRPCAddr, AdminAddr: DefaultAdminAddr, DrainTimeout: Duration(25 * time.Second), Reflection: true,
-		Log: Log{Format: "json", Level: "info"}, Audit: Audit{Destination: Stdout},
-	}
-}
-
-// Load reads a file over the defaults. Its errors are of form alone; Validate finds those of meaning.
-func Load(file string) (*Config, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
-	}
-	c, err := Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("configuration %s:\n%w", file, err)
-	}
-	c.resolve(filepath.Dir(file))
-	return c, nil
-}
-
-// Parse reads YAML over the defaults. All fields it does not know are reported at once.
-func Parse(text []byte) (*Config, error) {
-	plain, err := yaml.YAMLToJSONStrict(text)
-	if err != nil {
-		return nil, err
-	}
-	if err := unknownFields(plain); err != nil {
-		return nil, err
-	}
-	c := Default()
-	if err := yaml.UnmarshalStrict(text, c); err != nil {
-		return nil, explainType(err)
-	}
-	return c, nil
-}
-
-// explainType names the field of a value of another type than the field's.
-func explainType(err error) error {
-	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s: a %s where %s belongs", t.Field, t.Value, typeName(t.Type))
-	}
-	return err
-}
-
-// resolve makes relative paths relative to dir.
-func (c *Config) resolve(dir string) {
-	for _, p := range c.paths() {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
-		}
-	}
-}
-
-// paths are all fields that name a file.
-func (c *Config) paths() []*string {
-	out := []*string{&c.TLS.CertFile, &c.TLS.KeyFile}
-	for i := range c.Issuers {
-		out = append(out, &c.Issuers[i].CAFile)
-	}
-	for i := range c.Clusters {
-		out = append(out, &c.Clusters[i].CAFile)
-		if k := c.Clusters[i].Kubeconfig; k != nil {
-			out = append(out, &k.File)
-		}
-	}
-	if d := c.Audit.Destination; d != Stdout && d != Stderr {
-		out = append(out, &c.Audit.Destination)
-	}
-	return out
-}
-
-// Duration is a time.Duration that is written as Go writes it, such as "1m30s".
-type Duration time.Duration
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (d *Duration) UnmarshalJSON(b []byte) error {
-	var s string
-	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("%s is no duration: write one with its unit, such as \"30s\" or \"5m\"", b)
-	}
-	v, err := time.ParseDuration(s)
-	if err != nil {
-		return fmt.Errorf("%q is no duration: write one with its unit, such as \"30s\" or \"5m\"", s)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// MarshalJSON implements json.Marshaler.
-func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
@@ -12,48 +13,103 @@ import (
 	"time"
 )
 
-// problems collects all that is wrong.
-type problems []error
+// Problem is one thing that is wrong with a configuration.
+type Problem struct {
+	// Field is the path of the field, such as "clusters[1].name".
+	Field string
+	// What is wrong with it, and what to do.
+	What string
+}
+
+// String is the problem as a sentence.
+func (p Problem) String() string {
+	if p.Field == "" { // the sentence names it
+		return p.What
+	}
+	return p.Field + ": " + p.What
+}
+
+// Problems are all that is wrong.
+type Problems []Problem
+
+// Err is the problems as one error, a line each; nil for none.
+func (p *Problems) Err() error {
+	errs := make([]error, len(*p))
+	for i, one := range *p {
+		errs[i] = errors.New(one.String())
+	}
+	return errors.Join(errs...)
+}
+
+// Below reports whether something is wrong with a field, or a part of it.
+func (p *Problems) Below(field string) bool {
+	return slices.ContainsFunc(*p, func(one Problem) bool {
+		rest, ok := strings.CutPrefix(one.Field, field)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
+// Addf adds what is wrong with a field.
+func (p *Problems) Addf(field, format string, args ...any) {
+	*p = append(*p, Problem{field, fmt.Sprintf(format, args...)})
+}
 
 // whenf adds a sentence about a field if bad.
-func (p *problems) whenf(bad bool, field, format string, args ...any) {
+func (p *Problems) whenf(bad bool, field, format string, args ...any) {
 	if bad {
-		*p = append(*p, fmt.Errorf("%s: %s", field, fmt.Sprintf(format, args...)))
+		p.Addf(field, format, args...)
 	}
 }
 
 // oneOf adds a sentence unless the value is one of words.
-func (p *problems) oneOf(field, value string, words []string) {
+func (p *Problems) oneOf(field, value string, words []string) {
 	p.whenf(!slices.Contains(words, value), field, "%q is none of %s", value, strings.Join(words, ", "))
 }
 
-// Validate reports all that is wrong at once, each with its field and what to do. It reads no file.
+// Validate is Check as one error.
 func (c *Config) Validate() error {
-	var p problems
+	p := c.Check()
+	return p.Err()
+}
+
+// Check finds all that is wrong at once. It reads no file.
+func (c *Config) Check() Problems {
+	var p Problems
 	p.address("grpc_addr", c.GRPCAddr)
-	p.address("admin_addr", c.AdminAddr)
 	if c.WebAddr != "" {
 		p.address("web_addr", c.WebAddr)
 	}
+	p.address("admin_addr", c.AdminAddr)
 	p.whenf(c.TLS.CertFile == "", "tls.cert_file", "name the file of the certificate (PEM); tokens never travel in the clear")
 	p.whenf(c.TLS.KeyFile == "", "tls.key_file", "name the file of the certificate's key (PEM)")
+	p.notNegative("web", map[string]int{"body_bytes": c.Web.BodyBytes, "headers": c.Web.Headers})
+	p.issuers(c.Issuers)
+	p.clusters(c.Clusters)
+	p.limits(c.Limits)
 	p.whenf(c.DrainTimeout < 0, "drain_timeout", "is negative; 0s ends sessions at once")
 	p.oneOf("log.format", c.Log.Format, Formats())
 	p.oneOf("log.level", c.Log.Level, Levels())
 	p.whenf(c.Audit.Destination == "", "audit.destination", "name stdout, stderr or a file")
-	p.issuers(c.Issuers)
-	p.clusters(c.Clusters)
-	p.limits(c.Limits)
-	return errors.Join(p...)
+	p.tracing(c.Tracing)
+	return p
 }
 
-func (p *problems) address(field, addr string) {
+func (p *Problems) address(field, addr string) {
 	_, port, err := net.SplitHostPort(addr)
 	n, bad := strconv.ParseUint(port, 10, 16)
 	p.whenf(err != nil || bad != nil, field, "%q is no HOST:PORT, such as \":8443\" or \"127.0.0.1:%d\"", addr, max(n, 9090))
 }
 
-func (p *problems) issuers(all []Issuer) {
+// tracing wants an endpoint for what says how to reach one.
+func (p *Problems) tracing(t Tracing) {
+	host, port, err := net.SplitHostPort(t.Endpoint)
+	p.whenf(t.Endpoint != "" && (err != nil || host == "" || port == ""), "tracing.endpoint", "%q is no HOST:PORT, such as \"localhost:4317\"", t.Endpoint)
+	p.whenf(t.Endpoint == "" && (t.Insecure || t.CAFile != ""), "tracing.endpoint", "name the collector that insecure or ca_file is for")
+	p.whenf(t.Insecure && t.CAFile != "", "tracing.insecure", "contradicts ca_file: without TLS there is no certificate to verify")
+	p.whenf(!(t.SampleRatio >= 0 && t.SampleRatio <= 1), "tracing.sample_ratio", "%v is not between 0 and 1", t.SampleRatio)
+}
+
+func (p *Problems) issuers(all []Issuer) {
 	p.whenf(len(all) == 0, "issuers", "name at least one; without an issuer nobody can be authenticated")
 	seen := map[string]bool{}
 	for i, is := range all {
@@ -64,7 +120,7 @@ func (p *problems) issuers(all []Issuer) {
 	}
 }
 
-func (p *problems) issuer(field string, is Issuer) {
+func (p *Problems) issuer(field string, is Issuer) {
 	u, err := url.Parse(is.URL)
 	p.whenf(is.URL == "" || err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http"), field+".url",
 		"%q is no URL of an issuer; write its `iss` byte for byte, such as \"https://issuer.example.org\"", is.URL)
@@ -80,7 +136,7 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
 // maxClusterName is how long a cluster's name may be, in bytes.
 const maxClusterName = 63
 
-func (p *problems) clusters(all []Cluster) {
+func (p *Problems) clusters(all []Cluster) {
 	p.whenf(len(all) == 0, "clusters", "name at least one cluster")
 	seen := map[string]bool{}
 	for i, c := range all {
@@ -95,7 +151,7 @@ func (p *problems) clusters(all []Cluster) {
 }
 
 // place wants exactly one way to say where a cluster is.
-func (p *problems) place(field string, c Cluster) {
+func (p *Problems) place(field string, c Cluster) {
 	ways := 0
 	for _, said := range []bool{c.Kubeconfig != nil, c.InCluster, c.Server != ""} {
 		if said {
@@ -113,7 +169,7 @@ func (p *problems) place(field string, c Cluster) {
 }
 
 // credential wants the guard that belongs to the credential's kind, and no other.
-func (p *problems) credential(field string, c Cluster) {
+func (p *Problems) credential(field string, c Cluster) {
 	p.oneOf(field+".credential", c.Credential, Credentials())
 	guarded := len(c.Audiences)+len(c.Issuers) > 0
 	switch c.Credential {
@@ -128,13 +184,18 @@ func (p *problems) credential(field string, c Cluster) {
 }
 
 // limits wants no negative number; the server knows each limit's least value.
-func (p *problems) limits(l Limits) {
-	for name, v := range map[string]int{
+func (p *Problems) limits(l Limits) {
+	p.notNegative("limits", map[string]int{
 		"sessions": l.Sessions, "principal_sessions": l.PrincipalSessions, "session_channels": l.SessionChannels, "channels": l.Channels,
 		"streams": l.Streams, "message_bytes": l.MessageBytes, "window_bytes": l.WindowBytes, "session_bytes": l.SessionBytes,
 		"held_bytes": l.HeldBytes, "header_bytes": l.HeaderBytes, "cluster_dials": l.ClusterDials,
-	} {
-		p.whenf(v < 0, "limits."+name, "is negative; 0 means the default")
-	}
+	})
 	p.whenf(l.DetachTTL < 0, "limits.detach_ttl", "is negative; 0s means the default")
+}
+
+// notNegative wants that of each field below a path.
+func (p *Problems) notNegative(path string, values map[string]int) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		p.whenf(values[name] < 0, path+"."+name, "is negative; 0 means the default")
+	}
 }

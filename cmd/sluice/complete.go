@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-gateway/sluice/client"
+	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+)
+
+// What completes a word while somebody waits for it.
+const (
+	completeWithin = 2 * time.Second
+	completeMost   = 1000 // words
+)
+
+// asking completes words with what a gateway answers. Whatever goes wrong, or takes too long, completes nothing and says nothing: it would be
+// written into the line that is being typed.
+func (f *accessFlags) asking(ask func(context.Context, *client.Client, access, []string) ([]cobra.Completion, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		a, err := f.resolve(cmd)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		c, err := a.dial(nil)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
+		defer cancel()
+		words, err := ask(ctx, c, a, args)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		words = slices.DeleteFunc(words, func(w cobra.Completion) bool { return !strings.HasPrefix(w, begun) })
+		return words[:min(len(words), completeMost)], cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// clusterWords are the clusters that the credential may be used for.
+func clusterWords(ctx context.Context, c *client.Client, _ access, _ []string) ([]cobra.Completion, error) {
+	clusters, err := c.Clusters(ctx)
+	var words []cobra.Completion
+	for _, one := range clusters {
+		words = append(words, word(one.GetName(), credentialName(one)))
+	}
+	return words, err
+}
+
+// namespaceWords are the cluster's namespaces.
+func namespaceWords(ctx context.Context, c *client.Client, a access, _ []string) ([]cobra.Completion, error) {
+	return nameWords(ctx, c, a, &sluicev1.WatchTarget{Version: "v1", Resource: "namespaces"})
+}
+
+// watchWords are the resources that can be watched, and after one of them the names of its objects.
+func (f *watchFlags) watchWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
+	if len(args) > 1 {
+		return nil, nil
+	}
+	served, err := c.Resources(ctx, a.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 0 {
+		return resourceWords(served), nil
+	}
+	resource, err := parseWanted(args[0]).find(served)
+	if err != nil {
+		return nil, err
+	}
+	t := &sluicev1.WatchTarget{
+		Group: resource.GetGroup(), Version: resource.GetVersion(), Resource: resource.GetResource(), LabelSelector: f.labels, FieldSelector: f.fields,
+	}
+	if resource.GetNamespaced() && !f.allNamespaces {
+		t.Namespace = a.Namespace
+	}
+	return nameWords(ctx, c, a, t)
+}
+
+// resourceWords are the resources that can be watched, by the names that find them again.
+func resourceWords(served *sluicev1.ListResourcesResponse) []cobra.Completion {
+	var words []cobra.Completion
+	for _, r := range served.GetResources() {
+		if slices.Contains(r.GetVerbs(), "watch") {
+			words = append(words, word(qualified(r), r.GetKind()))
+		}
+	}
+	return words
+}
+
+// nameWords are the names of the objects that there are: a watch begins with them.
+func nameWords(ctx context.Context, c *client.Client, a access, t *sluicev1.WatchTarget) ([]cobra.Completion, error) {
+	w := c.Watch(client.WatchRequest{Cluster: a.Cluster, Target: t})
+	defer w.Close()
+	var words []cobra.Completion
+	for len(words) < completeMost {
+		ev, err := w.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if ev.State != nil {
+			if ev.State.GetKind() == sluicev1.ChannelState_KIND_RESYNC_END {
+				break
+			}
+			continue
+		}
+		var o object
+		if err := ev.Into(&o); err != nil {
+			return nil, err
+		}
+		words = append(words, word(o.Metadata.Name, o.Metadata.Namespace))
+	}
+	slices.Sort(words)
+	return slices.Compact(words), nil
+}
+
+// word is a completion with what a shell shows beside it. Neither steers the terminal.
+func word(text, beside string) cobra.Completion {
+	return cobra.CompletionWithDesc(printable(text), printable(beside))
+}
+
+// fixed completes a flag with one of some words, each with its meaning after a tab.
+func fixed(cmd *cobra.Command, flag string, words ...cobra.Completion) {
+	complete(cmd, flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// complete completes a flag, which there must be.
+func complete(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic(err)
+	}
+}
+
+// files completes a flag with files, of some endings if there are any.
+func files(cmd *cobra.Command, flag string, endings ...cobra.Completion) {
+	directive := cobra.ShellCompDirectiveDefault
+	if len(endings) > 0 {
+		directive = cobra.ShellCompDirectiveFilterFileExt
+	}
+	complete(cmd, flag, cobra.FixedCompletions(endings, directive))
+}
+
+// shells are those that there is a completion for, and how they are given it.
+var shells = map[string]func(root *cobra.Command, sys system) error{
+	"bash":       func(root *cobra.Command, sys system) error { return root.GenBashCompletionV2(sys.stdout, true) },
+	"zsh":        func(root *cobra.Command, sys system) error { return root.GenZshCompletion(sys.stdout) },
+	"fish":       func(root *cobra.Command, sys system) error { return root.GenFishCompletion(sys.stdout, true) },
+	"powershell": func(root *cobra.Command, sys system) error { return root.GenPowerShellCompletionWithDesc(sys.stdout) },
+}
+
+func newCompletion(sys system) *cobra.Command {
+	names := []cobra.Completion{"bash", "zsh", "fish", "powershell"}
+	return &cobra.Command{
+		Use:   "completion " + strings.Join(names, "|"),
+		Short: "Print what makes a shell complete sluice's commands",
+		Long: `Print a script that makes a shell complete commands, flags and their values. Clusters, namespaces, resources and names of objects are
+asked of the gateway, with the settings that the command itself would use; one that does not answer within two seconds completes nothing.
+
+For bash, the package bash-completion must be installed and loaded.`,
+		Example: `  source <(sluice completion bash)                            # this bash only
+  sluice completion bash > ~/.local/share/bash-completion/completions/sluice
+  sluice completion zsh > ~/.zfunc/_sluice                    # a folder that $fpath names
+  sluice completion fish > ~/.config/fish/completions/sluice.fish
+  sluice completion powershell > sluice.ps1                   # and run it from $PROFILE`,
+		ValidArgs: names,
+		Args:      arguments(1, 1, "one of "+strings.Join(names, ", ")),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			script := shells[args[0]]
+			if script == nil {
+				return usage(cmd, "there is no completion for %q; there are %s", args[0], strings.Join(names, ", "))
+			}
+			return script(cmd.Root(), sys)
+		},
+	}
+}

@@ -1,0 +1,142 @@
+package rest
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/sluice-gateway/sluice/internal/status"
+)
+
+// heartbeat is the longest silence of server-sent events. Proxies cut what is silent for a minute, and a peer that has vanished is noticed only
+// by writing to it.
+const heartbeat = 15 * time.Second
+
+// writer writes one stream. Every response is flushed.
+type writer struct {
+	// Immutable after newWriter.
+	w      http.ResponseWriter
+	flush  func() error
+	events bool        // server-sent events (WHATWG HTML, 9.2); otherwise a line of JSON for each response
+	silent *time.Timer // of events: writes a comment when it fires
+
+	mu    sync.Mutex
+	begun bool // Guarded by mu: the headers are sent.
+	ended bool // Guarded by mu: nothing is written any more.
+}
+
+func newWriter(w http.ResponseWriter, format string) *writer {
+	out := &writer{w: w, flush: http.NewResponseController(w).Flush, events: format == eventStream}
+	w.Header().Set("Content-Type", format)
+	w.Header().Set("X-Accel-Buffering", "no") // a proxy in front must not collect what is meant for now
+	if out.events {
+		out.mu.Lock() // the timer may fire before it is known
+		defer out.mu.Unlock()
+		out.silent = time.AfterFunc(heartbeat, out.comment)
+	}
+	return out
+}
+
+// end waits for a comment that is being written; nothing is written after it.
+func (o *writer) end() {
+	if o.silent != nil {
+		o.silent.Stop()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+}
+
+// headers takes what the call's metadata may say, unless a comment came first. Without metadata there is nothing to say.
+func (o *writer) headers(md metadata.MD, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil && !o.begun {
+		answerWith(o.w, md)
+	}
+}
+
+// begin says that the call was accepted, though there may be nothing to tell.
+func (o *writer) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.begun {
+		o.begun = true
+		o.w.WriteHeader(http.StatusOK)
+	}
+}
+
+// comment is a line that readers of events pass over. Called by the timer, which it sets again.
+func (o *writer) comment() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return
+	}
+	if err := o.write([]byte(":\n\n")); err == nil { // a client that has left ends the request's context, and with it the stream
+		o.silent.Reset(heartbeat)
+	}
+}
+
+// response writes one response. An error is the client's leaving, or a response that is no JSON.
+func (o *writer) response(m response) error {
+	b, err := compact(m)
+	if err != nil {
+		return fmt.Errorf("write a response as JSON: %w", err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.events {
+		return o.write(append(b, '\n'))
+	}
+	o.silent.Reset(heartbeat)
+	return o.write(event("", m.GetCursor(), b))
+}
+
+// fail ends the stream with an error: as an ordinary answer when nothing was written yet, as its last line or event otherwise.
+func (o *writer) fail(r *http.Request, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	if !o.begun {
+		o.w.Header().Del("X-Accel-Buffering")
+		fail(o.w, r, err)
+		return
+	}
+	b, err := compact(status.From(err).Proto())
+	if err != nil {
+		return // the stream ends without saying why, since that cannot be said in JSON
+	}
+	if o.events {
+		b = event("error", "", b)
+	} else {
+		b = append(append([]byte(`{"error":`), b...), "}\n"...)
+	}
+	_ = o.write(b) // a client that has left is told nothing
+}
+
+// write writes and flushes. mu is held.
+func (o *writer) write(b []byte) error {
+	o.begun = true
+	if _, err := o.w.Write(b); err != nil {
+		return err
+	}
+	return o.flush()
+}
+
+// event is one server-sent event. JSON has no line breaks in it, and neither has a cursor.
+func event(kind, id string, data []byte) []byte {
+	var b bytes.Buffer
+	if kind != "" {
+		fmt.Fprintf(&b, "event: %s\n", kind)
+	}
+	if id != "" {
+		fmt.Fprintf(&b, "id: %s\n", id)
+	}
+	fmt.Fprintf(&b, "data: %s\n\n", data)
+	return b.Bytes()
+}
