@@ -1,4 +1,4 @@
-# Sluice. `make help` lists what there is; every target sets up whatever it lacks, from the module proxy and nothing else.
+# Sluice. `make help` lists what there is; every target sets up what it lacks, at pinned versions: Go modules, npm packages, and on Debian programs.
 
 SHELL       := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,7 +9,7 @@ FUZZTIME ?= 60s
 ARGS     ?=
 AGAINST  ?= .git\#branch=main
 
-.PHONY: help dev build test bench soak fuzz generate lint lint-go lint-proto breaking tools drift kube unit clean
+.PHONY: help dev build test image bench soak fuzz generate lint lint-go lint-proto breaking tools drift kube unit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ dev: build ## build and run the gateway with an embedded cluster and issuer (ARG
 	@command -v grpcurl >/dev/null || set -- --grpcurl "$$(tools/build.sh grpcurl)"; exec bin/sluice dev "$$@" $(ARGS)
 
 build: ## build bin/sluice
-	go build -trimpath -o bin/sluice ./cmd/sluice
+	go build -trimpath -ldflags "$$(tools/stamp.sh)" -o bin/sluice ./cmd/sluice
 
 test: ## set up whatever is missing, then run every check and every test
 	@tools/steps.sh \
@@ -28,6 +28,9 @@ test: ## set up whatever is missing, then run every check and every test
 	  'Go lint=tools/lint.sh' \
 	  'etcd and kube-apiserver=$(MAKE) kube' \
 	  'tests=tools/test.sh'
+
+image: ## build the container image, dist/sluice-image.tar (ARGS='-platforms linux/amd64')
+	@nice -n 5 tools/image.sh $(ARGS)
 
 unit: ## run the Go tests alone
 	@tools/test.sh
@@ -41,8 +44,10 @@ soak: ## run the long tests: those named Soak, behind the build tag soak
 fuzz: ## run every fuzz target for FUZZTIME (60s)
 	@FUZZTIME='$(FUZZTIME)' tools/fuzz.sh
 
-generate: ## generate gen/ from proto/
+generate: ## generate gen/ and web/src/gen/ from proto/, and what docs/ says of fields and flags
 	"$$(tools/build.sh buf)" generate
+	node=$$(tools/web.sh); PATH=$$node:$$PATH "$$(tools/build.sh buf)" generate --template buf.gen.web.yaml
+	go generate ./cmd/sluice/...
 
 lint: lint-proto lint-go ## lint the protocol and the Go code
 
@@ -57,7 +62,7 @@ breaking: ## report what would break against AGAINST (a buf input, default the m
 
 tools: ## build the pinned tools into the user's cache
 	@tools/setup.sh
-	@for tool in buf golangci-lint grpcurl; do tools/build.sh $$tool; done
+	@for tool in buf golangci-lint grpcurl connectconformance grpc-interop h2spec; do tools/build.sh $$tool; done
 
 kube: ## build etcd and kube-apiserver, which the tests run against, into the user's cache
 	@go run ./test/kube/cmd/kube build

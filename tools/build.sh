@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds one of the project's tools at the version its go.mod pins, and prints the path of the binary.
 #
-#   tools/build.sh buf | golangci-lint | grpcurl
+#   tools/build.sh buf | golangci-lint | grpcurl | connectconformance | grpc-interop | h2spec
 #
 # Each tool has a go.mod of its own (docs/decisions/0002), so that none of its dependencies reaches the product. The
 # binary is kept in the user's cache under a stamp of the toolchain and the module's two files: nothing is built twice,
@@ -14,8 +14,11 @@ case "${1:-}" in
 buf) module=tools package=github.com/bufbuild/buf/cmd/buf ;;
 golangci-lint) module=tools/lint package=github.com/golangci/golangci-lint/v2/cmd/golangci-lint ;;
 grpcurl) module=tools/grpcurl package=github.com/fullstorydev/grpcurl/cmd/grpcurl ;;
+connectconformance) module=test/conformance/tools/connectconformance package=connectrpc.com/conformance/cmd/connectconformance ;;
+grpc-interop) module=test/conformance/tools/grpc-interop package=google.golang.org/grpc/interop/client ;;
+h2spec) module=test/conformance/tools/h2spec package=github.com/summerwind/h2spec/cmd/h2spec ;;
 *)
-	echo "usage: ${0##*/} buf|golangci-lint|grpcurl" >&2
+	echo "usage: ${0##*/} buf|golangci-lint|grpcurl|connectconformance|grpc-interop|h2spec" >&2
 	exit 2
 	;;
 esac

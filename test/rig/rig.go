@@ -97,7 +97,7 @@ func (r *Rig) start() (s *server.Server, stop context.CancelFunc, ended chan err
 		r.tb.Fatal(err)
 	}
 	cfg := server.Config{
-		GRPCAddr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", TLS: r.certificate(), Reflection: true, Limits: r.options.Limits,
+		GRPCAddr: "127.0.0.1:0", AdminAddr: "127.0.0.1:0", WebAddr: "127.0.0.1:0", TLS: r.certificate(), Reflection: true, Limits: r.options.Limits,
 		Authenticator: r.verify, Clusters: set, Version: "test",
 		Log: r.Log.Logger(), Audit: r.Audit.Logger(),
 	}
