@@ -104,10 +104,12 @@ func (p *phases) await(ctx context.Context, t *testing.T, ok func(client.State) 
 func TestConfigurationIsChecked(t *testing.T) {
 	token := client.StaticToken("t")
 	for name, cfg := range map[string]client.Config{
-		"no address":        {Token: token},
-		"no token":          {Address: "127.0.0.1:1"},
-		"a small window":    {Address: "127.0.0.1:1", Token: token, Window: 1},
-		"a strange backoff": {Address: "127.0.0.1:1", Token: token, MinBackoff: time.Hour},
+		"no address":         {Token: token},
+		"a name of controls": {Address: "localhost:1", Token: token, Name: "a\x01b"},
+		"a foreign name":     {Address: "localhost:1", Token: token, Name: "café"},
+		"no token":           {Address: "127.0.0.1:1"},
+		"a small window":     {Address: "127.0.0.1:1", Token: token, Window: 1},
+		"a strange backoff":  {Address: "127.0.0.1:1", Token: token, MinBackoff: time.Hour},
 	} {
 		if c, err := client.Dial(cfg); err == nil {
 			t.Errorf("%s was taken", name)

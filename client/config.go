@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"strings"
 	"time"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
@@ -31,7 +32,7 @@ type Config struct {
 	TLS *tls.Config
 	// Token gives the caller's token. Required.
 	Token TokenSource
-	// Name says what the client is, for the gateway's audit.
+	// Name says what the client is, for the gateway's audit: printable ASCII, at most 128 characters.
 	Name string
 	// OnState is told what becomes of the session. It must not block, and must not call the client.
 	OnState func(State)
@@ -62,6 +63,9 @@ func (c Config) validate() error {
 	}
 	if c.Token == nil {
 		errs = append(errs, errors.New("no source of tokens"))
+	}
+	if len(c.Name) > 128 || strings.ContainsFunc(c.Name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		errs = append(errs, errors.New("the name is not printable ASCII of at most 128 characters")) // it is sent as a header
 	}
 	if c.Window < 64<<10 {
 		errs = append(errs, errors.New("the window is below 64 KiB"))

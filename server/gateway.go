@@ -50,6 +50,7 @@ func (s *Server) carry(ctx context.Context, l mux.Link, g *mux.Greeting) error {
 	if err != nil {
 		return err
 	}
+	s.spans.attached(ctx, ses.id)
 	err = ses.mux.ServeServer(ctx, l, g)
 	if ses.mux.Plain() {
 		ses.mux.End(nil)

@@ -134,6 +134,12 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 		s.spans.called(ctx, err)
 	}()
+	if s.rules[info.FullMethod] == public { // no session's end ends it
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.ending, cancel)()
+	}
 	return handler(srv, &entered{ss, ctx})
 }
 

@@ -198,11 +198,11 @@ func (e *episode) start(ctx context.Context, t *spans, name string, now time.Tim
 	another := now.Sub(e.last) > quiet
 	e.last = now
 	if !another {
-		return t.tracer.Start(trace.ContextWithSpanContext(ctx, e.of), name, client)
+		return t.tracer.Start(trace.ContextWithSpanContext(ctx, e.of), name, client) //nolint:spancheck // answered ends it
 	}
-	ctx, span := t.tracer.Start(ctx, name, client, trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: e.of}))
+	ctx, span := t.tracer.Start(ctx, name, client, trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: e.of})) //nolint:spancheck // answered ends it
 	e.of = span.SpanContext()
-	return ctx, span
+	return ctx, span //nolint:spancheck // answered ends it
 }
 
 // request begins the span of a request to an API server: of a channel, or of a call that asks one itself. The caller ends it with answered.
@@ -214,7 +214,7 @@ func (t *spans) request(ctx context.Context, name string) context.Context {
 		ctx, _ = e.start(ctx, t, name, time.Now())
 		return ctx
 	}
-	ctx, _ = t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient))
+	ctx, _ = t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient)) //nolint:spancheck // answered ends it
 	return ctx
 }
 

@@ -179,7 +179,7 @@ func TestT_A10_SpansHoldNoSecret(t *testing.T) {
 		t.Errorf("%d spans: %v", len(spans), names(spans))
 	}
 	for _, s := range spans {
-		said := fmt.Sprint(s)
+		said := s.String()
 		for _, secret := range append(strings.Split(token, "."), "canary") {
 			if strings.Contains(said, secret) {
 				t.Errorf("a span holds %.20q: %s", secret, said)

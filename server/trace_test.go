@@ -135,8 +135,13 @@ func TestWhoMakesNoSpans(t *testing.T) {
 		t.Error(err)
 	}
 	for _, said := range [][]string{
-		nil, {callersWord, callersWord}, {"00-" + callersTrace + "-" + callersSpan + "-00"}, {"garbage"}, {""},
-		{"00-00000000000000000000000000000000-" + callersSpan + "-01"}, {"ff-" + callersTrace + "-" + callersSpan + "-01"},
+		nil,
+		{callersWord, callersWord},
+		{"00-" + callersTrace + "-" + callersSpan + "-00"},
+		{"garbage"},
+		{""},
+		{"00-00000000000000000000000000000000-" + callersSpan + "-01"},
+		{"ff-" + callersTrace + "-" + callersSpan + "-01"},
 		{strings.Repeat(callersWord, 50)},
 	} {
 		if err := call(alice, said...); err != nil {

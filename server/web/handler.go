@@ -77,6 +77,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("Vary", "Origin")
 	if r.ProtoMajor == 1 {
+		if r.Header.Get("Upgrade") != "" || r.Method == http.MethodConnect || len(r.TransferEncoding) > 0 {
+			// What follows may be meant for a tunnel, or be of a body whose length others saw differently (RFC 9112, section 6.3).
+			header.Set("Connection", "close")
+		}
 		p := newPatient(w, h.patience)
 		defer p.done()
 		w = p
