@@ -7,6 +7,8 @@ package link
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc/encoding"
@@ -17,7 +19,47 @@ import (
 )
 
 // received is a batch as it came: an encoded ConnectRequest or ConnectResponse, in a buffer that is used again.
-type received struct{ b []byte }
+type received struct {
+	b     []byte
+	small []byte  // of at most keep bytes
+	large *[]byte // from large; nil while batches are small
+}
+
+// keep is the largest receive buffer that is a link's own. A larger one is shared: large and small batches alternate on a link that carries a
+// busy channel among quiet ones.
+const keep = 16 << 10
+
+var large = sync.Pool{New: func() any { return new([]byte) }}
+
+// take copies a batch of n bytes.
+func (r *received) take(n int, data mem.BufferSlice) {
+	r.release()
+	if n > keep {
+		r.large = large.Get().(*[]byte)
+		*r.large = fill(*r.large, n, data)
+		r.b = *r.large
+		return
+	}
+	r.small = fill(r.small, n, data)
+	r.b = r.small
+}
+
+// release gives a large buffer back. What it held must not be read any more.
+func (r *received) release() {
+	if r.large != nil {
+		large.Put(r.large)
+		r.large, r.b = nil, nil
+	}
+}
+
+// fill is b with n bytes of data in place of what it held.
+func fill(b []byte, n int, data mem.BufferSlice) []byte {
+	b = slices.Grow(b[:0], n)
+	for _, d := range data {
+		b = append(b, d.ReadOnlyData()...)
+	}
+	return b
+}
 
 // sent is a batch as it goes, in the segments that hold it.
 type sent struct {
@@ -85,9 +127,6 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	return b, nil
 }
 
-// keep is the largest receive buffer that a link keeps between messages.
-const keep = 16 << 10
-
 // Unmarshal implements encoding.CodecV2.
 func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	r, ok := v.(*received)
@@ -97,12 +136,6 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 		}
 		return nil
 	}
-	if cap(r.b) > keep && data.Len() <= keep {
-		r.b = nil
-	}
-	r.b = r.b[:0]
-	for _, b := range data {
-		r.b = append(r.b, b.ReadOnlyData()...)
-	}
+	r.take(data.Len(), data)
 	return nil
 }

@@ -30,6 +30,7 @@ func NewStream(s messages) *Stream { return &Stream{stream: s} }
 
 // Recv implements mux.Link. Its errors are grpc's, and io.EOF.
 func (s *Stream) Recv() ([]byte, error) {
+	s.in.release() // a link that waits keeps no large buffer
 	if err := s.stream.RecvMsg(&s.in); err != nil {
 		return nil, err
 	}
