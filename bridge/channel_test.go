@@ -340,7 +340,7 @@ func start(t testing.TB, up Upstream, open *sluicev1.Open, ch *testChannel, opts
 	if u, ok := up.(*testUpstream); ok && u.scheme == "https" { // what is reached through a pipe waits on a goroutine
 		opts.Loops = loopsFor(t)
 	}
-	go func() { r.done <- Run(ctx, up, open, ch, opts.WithDefaults()) }()
+	go func() { r.done <- Run(ctx, up, open, ch, WithDefaults(opts)) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-r.done; err == nil {

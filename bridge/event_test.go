@@ -301,7 +301,7 @@ func TestWhatIsNoList(t *testing.T) {
 func TestWatchIsWhereTheChannelIs(t *testing.T) {
 	ch := newTestChannel(t, "x")
 	ch.opened, ch.stingy = &sluicev1.Opened{}, true
-	w := &watch{ch: ch, opts: Options{}.WithDefaults(), cursors: watchCursors("c", pods())}
+	w := &watch{ch: ch, opts: WithDefaults(Options{}), cursors: watchCursors("c", pods())}
 	w.queue = new(queue)
 	for i := range 4 {
 		event := fmt.Appendf(nil, `{"type":"ADDED","object":{"kind":"X","metadata":{"name":"n","resourceVersion":"%d"}}}`, i)

@@ -40,7 +40,7 @@ type Options struct {
 }
 
 // WithDefaults is o with its zero fields set.
-func (o Options) WithDefaults() *Options {
+func WithDefaults(o Options) *Options {
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
 	}

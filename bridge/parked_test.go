@@ -48,7 +48,8 @@ func (u *socketUpstream) Identity() string { return "uid-of-the-socket" }
 func (u *socketUpstream) Dial(ctx context.Context, _ string, _ url.Values, _ ...string) (*websocket.Conn, string, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.dials++; u.dials > 1 {
+	u.dials++
+	if u.dials > 1 {
 		return nil, "", status.New(codes.NotFound, sluicev1.Reason_REASON_UPSTREAM_REFUSED, "there is one upstream only")
 	}
 	here, there := socketPair(ctx, u.t)
@@ -109,7 +110,7 @@ func (s scene) play(t testing.TB, loops *ready.Loops) (heard []string, err error
 		consumer.Go(func() { ch.trickle(ctx, rand.New(rand.NewPCG(s.Seed, 2))) })
 	}
 	opts := Options{Loops: loops, Jitter: func() float64 { return 0 }}
-	err = Run(ctx, up, openOf(pods(), cursor), ch, opts.WithDefaults())
+	err = Run(ctx, up, openOf(pods(), cursor), ch, WithDefaults(opts))
 	cancel()
 	consumer.Wait()
 	for _, x := range ch.told() {
@@ -173,7 +174,7 @@ func serverFrame(first byte, payload string) string {
 func drawScene(t *rapid.T) scene {
 	var b strings.Builder
 	for i := range rapid.IntRange(0, 12).Draw(t, "messages") {
-		event := fmt.Sprintf(`{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"p%d","resourceVersion":"%d"},"x":"%s"}}`, i, i+2,
+		event := fmt.Sprintf(`{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"p%d","resourceVersion":"%d"},"x":%q}}`, i, i+2,
 			strings.Repeat("é", rapid.OneOf(rapid.IntRange(0, 50), rapid.IntRange(1000, 9000), rapid.IntRange(30_000, 70_000)).Draw(t, "size")))
 		switch rapid.IntRange(0, 5).Draw(t, "what") {
 		case 0:
@@ -263,7 +264,7 @@ func (panicky) Offer([]data.Piece) int { panic("a bug") }
 func TestAPanicInTheLoopEndsOneWatch(t *testing.T) {
 	c := overTLS(t, kubetest.Options{})
 	cursor := watchCursors(c.up.Identity(), pods()).at(c.put(t, "first", ""))
-	opts := Options{Loops: loopsFor(t)}.WithDefaults()
+	opts := WithDefaults(Options{Loops: loopsFor(t)})
 	other := newTestChannel(t, cursor)
 	ctx, cancel := context.WithCancel(within(t))
 	ended := make(chan error, 1)

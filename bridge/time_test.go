@@ -59,7 +59,7 @@ func TestBackoffDoublesBelowItsBound(t *testing.T) {
 
 // TestBackoffIsRandom: what was lost together does not return together, and never before the API server's wish.
 func TestBackoffIsRandom(t *testing.T) {
-	o := Options{}.WithDefaults()
+	o := WithDefaults(Options{})
 	seen := map[time.Duration]bool{}
 	for range 100 {
 		wait := o.backoff(40, 0)

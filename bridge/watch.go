@@ -68,7 +68,7 @@ func (w *watch) run() {
 
 // upstreams opens and pumps upstreams. parked says that the last one goes on without it.
 func (w *watch) upstreams() (parked bool, err error) {
-	defer w.survive(&err)
+	defer func() { err = w.survive(recover(), err) }()
 	for {
 		l, err := w.open()
 		if err == nil {
@@ -86,16 +86,16 @@ func (w *watch) upstreams() (parked bool, err error) {
 	}
 }
 
-// survive makes a panic the end of this watch.
-func (w *watch) survive(err *error) {
-	e := panicked(recover())
+// survive makes what recover has returned the end of this watch, if that is a panic.
+func (w *watch) survive(recovered any, err error) error {
+	e := panicked(recovered)
 	if e == nil {
-		return
+		return err
 	}
-	*err = e
 	if w.live != nil {
 		w.live.end()
 	}
+	return e
 }
 
 // resume goes on after an upstream that the loop has let go, because of err. Started by the loop; ends as run does.
@@ -109,7 +109,7 @@ func (w *watch) resume(l *live, err error) {
 
 // finish ends an upstream and decides what follows.
 func (w *watch) finish(l *live, err error) (final error) {
-	defer w.survive(&final)
+	defer func() { final = w.survive(recover(), final) }()
 	return w.after(l.ended(err))
 }
 

@@ -125,7 +125,8 @@ func (r *channel) attrs(kind string) []slog.Attr {
 	return []slog.Attr{
 		slog.String("request_id", ses.requestID), slog.String("session", ses.id), slog.Uint64("channel", uint64(r.ID())),
 		slog.Any("principal", r.principal), slog.String("client", ses.client), slog.String("cluster", o.GetCluster()),
-		slog.String("kind", kind), {Key: "target", Value: targetOf(o.GetTarget())},
+		slog.String("kind", kind),
+		{Key: "target", Value: targetOf(o.GetTarget())},
 	}
 }
 

@@ -138,7 +138,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(s.ending, cancel)()
+		stop := context.AfterFunc(s.ending, cancel)
+		defer stop()
 	}
 	return handler(srv, &entered{ss, ctx})
 }

@@ -98,7 +98,7 @@ func (s *Server) wait() (err error) {
 	}
 	o := s.cfg.Bridge
 	o.Loops = s.loops
-	s.bridge = o.WithDefaults()
+	s.bridge = bridge.WithDefaults(o)
 	return nil
 }
 

@@ -155,7 +155,8 @@ func (ss *sessions) admit(p *auth.Principal) error {
 
 // begin makes a new session. mu is held.
 func (ss *sessions) begin(ctx context.Context, p *auth.Principal, hello *sluicev1.Hello) *session {
-	ses := &session{server: ss.server, id: newID(), client: cut(hello.GetClient(), 128), requestID: requestID(ctx), began: time.Now(),
+	ses := &session{
+		server: ss.server, id: newID(), client: cut(hello.GetClient(), 128), requestID: requestID(ctx), began: time.Now(),
 		call: trace.SpanContextFromContext(ctx),
 	}
 	ses.log = ss.server.log.With("session", ses.id, "request_id", ses.requestID, "principal", p)
