@@ -282,3 +282,14 @@ func TestAPanicInTheLoopEndsOneWatch(t *testing.T) {
 		t.Errorf("the other watch ends with %v", err)
 	}
 }
+
+// TestADeadUpstreamIsNoticedByTheLoop through a ping that nobody answers.
+func TestADeadUpstreamIsNoticedByTheLoop(t *testing.T) {
+	up := newSocketUpstream(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	cursor := watchCursors(up.Identity(), pods()).at("1")
+	opts := Options{Loops: loopsFor(t), PingEvery: 10 * time.Millisecond, PingTimeout: 10 * time.Millisecond, Jitter: func() float64 { return 0 }}
+	err := Run(within(t), up, openOf(pods(), cursor), newTestChannel(t, cursor), WithDefaults(opts))
+	if e := status.From(err); e.Code != codes.NotFound { // of the second upstream, which there is none of
+		t.Errorf("the watch ends with %v", err)
+	}
+}
