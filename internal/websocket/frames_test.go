@@ -59,7 +59,7 @@ func take(t testing.TB, f *framer, stream string, limit, part int, cut func(left
 		return nil
 	}
 	for {
-		d := make([]byte, f.carry.len(), f.carry.len()+len(stream))
+		d := make([]byte, f.carry.len())
 		f.carry.drain(d)
 		if !f.ready {
 			if stream == "" {
