@@ -39,6 +39,13 @@ type taken struct {
 	Err       error
 }
 
+// bytes empties the carry.
+func (c *carry) bytes() []byte {
+	b := make([]byte, c.len())
+	c.drain(b)
+	return b
+}
+
 // cap is how many bytes the carry's buffer takes.
 func (c *carry) cap() int {
 	if c.b == nil {
@@ -59,8 +66,7 @@ func take(t testing.TB, f *framer, stream string, limit, part int, cut func(left
 		return nil
 	}
 	for {
-		d := make([]byte, f.carry.len())
-		f.carry.drain(d)
+		d := f.carry.bytes()
 		if !f.ready {
 			if stream == "" {
 				return got
