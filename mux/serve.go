@@ -69,16 +69,9 @@ func (s *Session) serve(ctx context.Context, l Link, gen uint64, g *Greeting) er
 	close(c.stop)
 	if bye, ok := errors.AsType[*farewell](err); ok {
 		s.End(bye.err)
-		return errorOrNil(bye.err)
+		return bye.err.OrNil()
 	}
 	return err
-}
-
-func errorOrNil(e *status.Error) error {
-	if e == nil {
-		return nil
-	}
-	return e
 }
 
 // Wait waits for the goroutines of all links that the session was carried over. Every link must have ended.
@@ -288,7 +281,7 @@ func (s *Session) reason(gen uint64, err error) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.ended:
-		return errorOrNil(s.err)
+		return s.err.OrNil()
 	case s.gen != gen:
 		return errOldLink
 	case errors.Is(err, errOver):

@@ -94,7 +94,7 @@ func (r *channel) over(err error) {
 		err = context.Cause(r.Context()) // why the channel ended says more than what the end did to the upstream
 	}
 	e := ses.explain(r.ID(), err)
-	r.span.done(errorOrNil(e))
+	r.span.done(e.OrNil())
 	r.Finish(e, nil, e != nil)
 	r.closed(e)
 }
@@ -110,13 +110,6 @@ func (ses *session) explain(channel uint32, err error) *status.Error {
 		return status.New(codes.Internal, sluicev1.Reason_REASON_UNSPECIFIED, "internal error; the request id finds it in the gateway's log")
 	}
 	return status.From(err)
-}
-
-func errorOrNil(e *status.Error) error {
-	if e == nil {
-		return nil
-	}
-	return e
 }
 
 // attrs is what both lines of a channel's audit say. They are made anew for each: what a logger keeps made lives as long as the channel.

@@ -2,7 +2,7 @@
 //
 //	          ┌── interceptors: request id, recovery, authentication ──┐
 //	Connect ──┤  internal/link                                         │
-//	Watch ────┤  link_watch.go     ──> mux.Session ──> channel.go ──> bridge.Run ──> API server
+//	Watch ────┤  link_watch.go     ──> mux.Session ──> channel.go ──> bridge.Start ──> API server
 //	          └────────────────────────────────────────────────────────┘
 //
 // Every way in is a link of the same kind of session, so authentication, expiry, limits, audit, metrics and drain exist once. An RPC handler

@@ -101,6 +101,14 @@ func (e *Error) Error() string {
 	return s
 }
 
+// OrNil is e as an error, which is nil when e is: a nil *Error in an error is not.
+func (e *Error) OrNil() error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
