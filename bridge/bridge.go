@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"runtime/debug"
 
-	"github.com/sluice-gateway/sluice/cluster"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/data"
 	"github.com/sluice-gateway/sluice/internal/websocket"
@@ -29,9 +28,15 @@ type Channel interface {
 	MaxPiece() int
 	// Offer takes the leading pieces for which there is credit, copying them, and returns how many. Never blocks.
 	Offer(pieces []data.Piece) int
-	// Opened and State are sequenced with the pieces. Never block.
+	// Opened, State and CloseSend are sequenced with the pieces. Never block. Nothing is offered after CloseSend.
 	Opened(*sluicev1.Opened)
 	State(*sluicev1.ChannelState)
+	CloseSend()
+	// Next waits for what the client sends next. It fails with ctx's error, or with the channel's end. Next and Used are called from one
+	// goroutine at a time, which need not be the one that calls the rest.
+	Next(ctx context.Context) (data.Input, error)
+	// Used says that what the last Next has returned is consumed: the upstream's write has returned.
+	Used()
 }
 
 // Upstream is one cluster's API server with one principal's credential; *cluster.Upstream implements it. All of it may be called
@@ -41,36 +46,49 @@ type Upstream interface {
 	Cluster() string
 	// Identity names the cluster itself, not its address: cursors belong to it.
 	Identity() string
+	// Sharing names whose view of the cluster this is: of two upstreams of the same Cluster and Sharing, one may answer for the other.
+	Sharing() string
 	// Dial opens a WebSocket and returns it with the subprotocol that the API server chose. Path is canonical.
 	Dial(ctx context.Context, path string, query url.Values, subprotocols ...string) (*websocket.Conn, string, error)
 	// Get returns an answer of 2xx, whose body the caller closes; ctx bounds the reading of the body too.
 	Get(ctx context.Context, path string, query url.Values) (*http.Response, error)
 }
 
-var _ Upstream = (*cluster.Upstream)(nil)
+// Outcome is how a bridge has ended.
+type Outcome struct {
+	// Err is ctx's error when ctx has ended, the error of AwaitCredit when the channel has, a *PanicError, or the *status.Error to close the
+	// channel with; nil when the upstream has ended well.
+	Err error
+	// Exit is how the process ended; nil when the upstream has not told.
+	Exit *sluicev1.Exit
+}
 
-// Start opens the target of open at the upstream and moves what comes into ch, until it cannot go on. It returns when that ends, or before:
+// Start opens the target of open at the upstream and moves what comes either way, until it cannot go on. It returns when that ends, or before:
 // when an upstream was left to the readiness loop of the options. done is called exactly once, possibly before Start returns, and then nothing
-// of it runs any more: with ctx's error when ctx ends, the error of AwaitCredit when the channel ends, a *PanicError, or the *status.Error to
-// close the channel with; nil when the upstream ended well, which a watch never does. Client data is none of a watch's business: nothing is
-// written to its upstream.
-func Start(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(error)) {
+// of it runs any more. When ctx ends, its cause tells a process what becomes of it ([sluicev1.DetachPolicy]).
+func Start(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(Outcome)) {
 	if err := Validate(open.GetTarget()); err != nil {
-		done(err)
+		done(Outcome{Err: err})
 		return
 	}
-	w, err := newWatch(ctx, up, open, ch, opts, done)
-	if err != nil {
-		done(err)
-		return
+	switch open.GetTarget().GetTarget().(type) {
+	case *sluicev1.Target_Watch:
+		startWatch(ctx, up, open, ch, opts, done)
+	case *sluicev1.Target_Logs:
+		startLogs(ctx, up, open, ch, opts, done)
+	case *sluicev1.Target_Exec:
+		startExec(ctx, up, open, ch, opts, done)
+	case *sluicev1.Target_Attach:
+		startAttach(ctx, up, open, ch, opts, done)
+	case *sluicev1.Target_PortForward:
+		startPortForward(ctx, up, open, ch, opts, done)
 	}
-	w.run()
 }
 
 // Run is Start that returns when all is over, with what done would be called with.
-func Run(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options) error {
-	over := make(chan error, 1)
-	Start(ctx, up, open, ch, opts, func(err error) { over <- err })
+func Run(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options) Outcome {
+	over := make(chan Outcome, 1)
+	Start(ctx, up, open, ch, opts, func(o Outcome) { over <- o })
 	return <-over
 }
 

@@ -55,6 +55,12 @@ type testChannel struct {
 	partial []byte
 	log     []told
 	ended   error
+
+	sent   []data.Input     // by the client, not taken yet
+	taken  *data.Input      // by Next, not used yet
+	uses   int              // inputs that were used
+	bytes  func(data.Piece) // takes the pieces of a kind whose messages are no watch events
+	closed bool             // CloseSend was said
 }
 
 // newTestChannel makes a channel with a window of 64 KiB. One that is opened at a cursor does not begin with a list.
@@ -170,7 +176,7 @@ func (c *testChannel) Offer(pieces []data.Piece) (n int) {
 	if n < len(pieces) && !c.stingy {
 		c.t.Errorf("%d pieces are offered, there is credit for %d", len(pieces), n)
 	}
-	if last >= 0 && !c.listing && !c.stingy && pieces[last].Cursor == "" {
+	if last >= 0 && c.bytes == nil && !c.listing && !c.stingy && pieces[last].Cursor == "" {
 		c.t.Errorf("the last whole event of an offer carries no cursor: %s", pieces[last].Bytes)
 	}
 	c.offers++
@@ -184,6 +190,10 @@ func (c *testChannel) Offer(pieces []data.Piece) (n int) {
 
 // take reassembles events as a client does.
 func (c *testChannel) take(p data.Piece) {
+	if c.bytes != nil {
+		c.bytes(p)
+		return
+	}
 	switch {
 	case p.Cursor != "" && p.More:
 		c.t.Error("a piece with more carries a cursor")
@@ -232,6 +242,50 @@ func (c *testChannel) Opened(o *sluicev1.Opened) {
 }
 
 // State takes a state, which ends an unfinished event without a trace.
+func (c *testChannel) CloseSend() {
+	defer c.enter()()
+	if c.closed {
+		c.t.Error("CloseSend was said twice")
+	}
+	c.closed = true
+	c.tell()
+}
+
+// Next implements Channel. It is another goroutine's than the rest.
+func (c *testChannel) Next(ctx context.Context) (in data.Input, err error) {
+	err = c.await(ctx, func() bool {
+		if len(c.sent) == 0 {
+			return false
+		}
+		if c.taken != nil {
+			c.t.Error("Next is called before what it returned last was used")
+		}
+		in = c.sent[0]
+		c.sent, c.taken = c.sent[1:], &in
+		return true
+	})
+	return in, err
+}
+
+func (c *testChannel) Used() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.taken == nil {
+		c.t.Error("Used is called without an input")
+	}
+	c.taken = nil
+	c.uses++
+	c.tell()
+}
+
+// send has the client send inputs.
+func (c *testChannel) send(inputs ...data.Input) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent = append(c.sent, inputs...)
+	c.tell()
+}
+
 func (c *testChannel) State(s *sluicev1.ChannelState) {
 	defer c.enter()()
 	c.partial = nil
@@ -340,7 +394,7 @@ func start(t testing.TB, up Upstream, open *sluicev1.Open, ch *testChannel, opts
 	if u, ok := up.(*testUpstream); ok && u.scheme == "https" { // what is reached through a pipe waits on a goroutine
 		opts.Loops = loopsFor(t)
 	}
-	go func() { r.done <- Run(ctx, up, open, ch, WithDefaults(opts)) }()
+	go func() { r.done <- Run(ctx, up, open, ch, WithDefaults(opts)).Err }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-r.done; err == nil {

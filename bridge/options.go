@@ -37,6 +37,8 @@ type Options struct {
 	// Loops wait for the upstreams of watches, which then cost no goroutine while they are silent. Without them, and for an upstream that is
 	// not a socket, each watch waits on a goroutine of its own.
 	Loops *ready.Loops
+	// Pods are the watches of single pods that port-forwards share. Without them each has its own.
+	Pods *Pods
 }
 
 // WithDefaults is o with its zero fields set.

@@ -45,6 +45,8 @@ func (u *socketUpstream) Cluster() string { return "socket" }
 
 func (u *socketUpstream) Identity() string { return "uid-of-the-socket" }
 
+func (u *socketUpstream) Sharing() string { return "principal" }
+
 func (u *socketUpstream) Dial(ctx context.Context, _ string, _ url.Values, _ ...string) (*websocket.Conn, string, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -110,7 +112,7 @@ func (s scene) play(t testing.TB, loops *ready.Loops) (heard []string, err error
 		consumer.Go(func() { ch.trickle(ctx, rand.New(rand.NewPCG(s.Seed, 2))) })
 	}
 	opts := Options{Loops: loops, Jitter: func() float64 { return 0 }}
-	err = Run(ctx, up, openOf(pods(), cursor), ch, WithDefaults(opts))
+	err = Run(ctx, up, openOf(pods(), cursor), ch, WithDefaults(opts)).Err
 	cancel()
 	consumer.Wait()
 	for _, x := range ch.told() {
@@ -268,10 +270,10 @@ func TestAPanicInTheLoopEndsOneWatch(t *testing.T) {
 	other := newTestChannel(t, cursor)
 	ctx, cancel := context.WithCancel(within(t))
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, c.up, openOf(pods(), cursor), other, opts) }()
+	go func() { ended <- Run(ctx, c.up, openOf(pods(), cursor), other, opts).Err }()
 	broken := newTestChannel(t, cursor)
 	c.put(t, "second", "")
-	err := Run(ctx, c.up, openOf(pods(), cursor), panicky{broken}, opts)
+	err := Run(ctx, c.up, openOf(pods(), cursor), panicky{broken}, opts).Err
 	var bug *PanicError
 	if !errors.As(err, &bug) || bug.Value != "a bug" || !strings.Contains(string(bug.Stack), "Offer") {
 		t.Errorf("Run ends with %v", err)
@@ -288,7 +290,7 @@ func TestADeadUpstreamIsNoticedByTheLoop(t *testing.T) {
 	up := newSocketUpstream(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
 	cursor := watchCursors(up.Identity(), pods()).at("1")
 	opts := Options{Loops: loopsFor(t), PingEvery: 10 * time.Millisecond, PingTimeout: 10 * time.Millisecond, Jitter: func() float64 { return 0 }}
-	err := Run(within(t), up, openOf(pods(), cursor), newTestChannel(t, cursor), WithDefaults(opts))
+	err := Run(within(t), up, openOf(pods(), cursor), newTestChannel(t, cursor), WithDefaults(opts)).Err
 	if e := status.From(err); e.Code != codes.NotFound { // of the second upstream, which there is none of
 		t.Errorf("the watch ends with %v", err)
 	}

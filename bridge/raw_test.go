@@ -39,6 +39,8 @@ func (u *rawUpstream) Cluster() string { return "raw" }
 
 func (u *rawUpstream) Identity() string { return "uid-of-the-raw" }
 
+func (u *rawUpstream) Sharing() string { return "principal" }
+
 func (u *rawUpstream) Dial(_ context.Context, _ string, q url.Values, _ ...string) (*websocket.Conn, string, error) {
 	here, there := net.Pipe()
 	u.mu.Lock()

@@ -20,16 +20,44 @@ const maxSelector = 4 << 10
 const maxName = 253
 
 // Validate reports the first field of a target that no API server could mean: INVALID_ARGUMENT with REASON_INVALID_TARGET, naming the
-// field; or UNIMPLEMENTED for a kind of target that the bridge does not have. The rules are those of
+// field. The rules are those of
 // https://kubernetes.io/docs/concepts/overview/working-with-objects/names/.
 func Validate(t *sluicev1.Target) error {
 	switch t := t.GetTarget().(type) {
 	case *sluicev1.Target_Watch:
 		return validateWatch(t.Watch)
-	case nil:
-		return invalidField("target", "nothing is named")
+	case *sluicev1.Target_Logs:
+		return validateLogs(t.Logs)
+	case *sluicev1.Target_Exec:
+		return validateExec(t.Exec)
+	case *sluicev1.Target_Attach:
+		return validateAttach(t.Attach)
+	case *sluicev1.Target_PortForward:
+		return validatePortForward(t.PortForward)
 	}
-	return status.New(codes.Unimplemented, sluicev1.Reason_REASON_NOT_IMPLEMENTED, "this gateway opens watches only")
+	return invalidField("target", "nothing is named")
+}
+
+// validatePod checks what names a container, or a pod where container is empty, in a target of a kind.
+func validatePod(kind, namespace, pod, container string) error {
+	switch {
+	case len(validation.IsDNS1123Label(namespace)) > 0:
+		return invalidField(kind+".namespace", "a namespace is a DNS label")
+	case len(validation.IsDNS1123Subdomain(pod)) > 0:
+		return invalidField(kind+".pod", "a pod's name is a DNS name")
+	case container != "" && len(validation.IsDNS1123Label(container)) > 0:
+		return invalidField(kind+".container", "a container's name is a DNS label, or empty for the pod's only one")
+	}
+	return nil
+}
+
+// podPath is the path of a valid pod's subresource, or of the pod itself where subresource is empty.
+func podPath(namespace, pod, subresource string) string {
+	p := "/api/v1/namespaces/" + namespace + "/pods/" + pod
+	if subresource != "" {
+		p += "/" + subresource
+	}
+	return p
 }
 
 func validateWatch(t *sluicev1.WatchTarget) error {

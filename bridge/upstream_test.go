@@ -45,6 +45,8 @@ func (u *testUpstream) Cluster() string { return "test" }
 
 func (u *testUpstream) Identity() string { return "uid-of-the-cluster" }
 
+func (u *testUpstream) Sharing() string { return "principal" }
+
 func (u *testUpstream) attempts() []time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()

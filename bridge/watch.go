@@ -19,7 +19,7 @@ import (
 type watch struct {
 	// Immutable after newWatch.
 	ctx     context.Context // the channel's
-	done    func(error)
+	done    func(Outcome)
 	up      Upstream
 	ch      Channel
 	opts    *Options
@@ -43,7 +43,17 @@ type watch struct {
 	refused time.Time // since when the API server refuses a watch that it let in before; zero when it does not
 }
 
-func newWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(error)) (*watch, error) {
+// startWatch is Start for a watch. Client data is none of its business: nothing is written to its upstream.
+func startWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(Outcome)) {
+	w, err := newWatch(ctx, up, open, ch, opts, done)
+	if err != nil {
+		done(Outcome{Err: err})
+		return
+	}
+	w.run()
+}
+
+func newWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(Outcome)) (*watch, error) {
 	target := open.GetTarget().GetWatch()
 	w := &watch{ctx: ctx, done: done, up: up, ch: ch, opts: opts, target: target, cursors: watchCursors(up.Identity(), target)}
 	w.text = open.GetText()
@@ -62,7 +72,7 @@ func newWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel,
 func (w *watch) run() {
 	parked, err := w.upstreams()
 	if !parked {
-		w.done(err)
+		w.done(Outcome{Err: err})
 	}
 }
 
@@ -101,7 +111,7 @@ func (w *watch) survive(recovered any, err error) error {
 // resume goes on after an upstream that the loop has let go, because of err. Started by the loop; ends as run does.
 func (w *watch) resume(l *live, err error) {
 	if err = w.finish(l, err); err != nil {
-		w.done(err)
+		w.done(Outcome{Err: err})
 		return
 	}
 	w.run()

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-gateway/sluice/auth"
 	"github.com/sluice-gateway/sluice/bridge"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/data"
 	"github.com/sluice-gateway/sluice/internal/status"
 	"github.com/sluice-gateway/sluice/mux"
 )
@@ -41,7 +42,7 @@ func (ses *session) begin(c *mux.Channel, o *sluicev1.Open) {
 	r.span = span
 	up, err := ses.server.clusters.Resolve(o.GetCluster(), ses.principal.Load)
 	if err != nil {
-		r.over(err)
+		r.over(bridge.Outcome{Err: err})
 		return
 	}
 	bridge.Start(ctx, up, o, r, ses.server.bridge, r.over)
@@ -58,6 +59,8 @@ type channel struct {
 	// Owned by the bridge.
 	span  *opening // nil once it stands, and without a trace
 	stood bool
+
+	input mux.Event // Owned by the bridge's reader of inputs: what Next has returned last.
 }
 
 // Opened implements bridge.Channel.
@@ -75,6 +78,24 @@ func (r *channel) State(s *sluicev1.ChannelState) {
 	r.Channel.State(s)
 }
 
+// Next implements bridge.Channel.
+func (r *channel) Next(ctx context.Context) (in data.Input, err error) {
+	if r.input, err = r.Channel.Next(ctx); err != nil {
+		return in, err
+	}
+	switch r.input.Kind {
+	case mux.EventCloseSend:
+		return data.Input{Kind: data.InputCloseSend}, nil
+	case mux.EventResize:
+		m, _ := r.input.Message.(*sluicev1.Resize) // what EventResize carries
+		return data.Input{Kind: data.InputResize, Width: m.GetWidth(), Height: m.GetHeight()}, nil
+	}
+	return data.Input{Kind: data.InputData, Bytes: r.input.Data}, nil
+}
+
+// Used implements bridge.Channel.
+func (r *channel) Used() { r.Channel.Used(&r.input) }
+
 // opened notes a channel's beginning in audit and metrics.
 func (ses *session) opened(c *mux.Channel, o *sluicev1.Open) *channel {
 	s := ses.server
@@ -86,8 +107,8 @@ func (ses *session) opened(c *mux.Channel, o *sluicev1.Open) *channel {
 }
 
 // over ends the channel, of which nothing runs any more. watchEnd waits for it.
-func (r *channel) over(err error) {
-	ses := r.session
+func (r *channel) over(o bridge.Outcome) {
+	ses, err := r.session, o.Err
 	defer ses.channels.Done()
 	defer ses.server.channels.Add(-1)
 	if _, bug := errors.AsType[*bridge.PanicError](err); !bug && r.Context().Err() != nil {
@@ -95,8 +116,8 @@ func (r *channel) over(err error) {
 	}
 	e := ses.explain(r.ID(), err)
 	r.span.done(e.OrNil())
-	r.Finish(e, nil, e != nil)
-	r.closed(e)
+	r.Finish(e, o.Exit, e != nil)
+	r.closed(e, o.Exit)
 }
 
 // explain makes a status of what ended a bridge. A panic ends this channel and nothing else.
@@ -124,7 +145,7 @@ func (r *channel) attrs(kind string) []slog.Attr {
 }
 
 // closed writes the audit line of a channel's end.
-func (r *channel) closed(err *status.Error) {
+func (r *channel) closed(err *status.Error, exit *sluicev1.Exit) {
 	in, out := r.Bytes()
 	code, reason := codes.OK, sluicev1.Reason_REASON_UNSPECIFIED
 	if err != nil {
@@ -135,6 +156,9 @@ func (r *channel) closed(err *status.Error) {
 	attrs := append(r.attrs(kind),
 		slog.String("code", code.String()), slog.String("reason", status.ReasonName(reason)), slog.Uint64("bytes_in", in),
 		slog.Uint64("bytes_out", out), slog.String("duration", time.Since(r.began).Round(time.Millisecond).String()))
+	if exit != nil {
+		attrs = append(attrs, slog.Int("exit", int(exit.GetCode())))
+	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}

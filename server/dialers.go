@@ -58,6 +58,9 @@ func (d *dialer) Cluster() string { return d.first.Cluster() }
 // Identity implements bridge.Upstream.
 func (d *dialer) Identity() string { return d.first.Identity() }
 
+// Sharing implements bridge.Upstream: what one channel of a principal is told of a cluster, another may be told too.
+func (d *dialer) Sharing() string { return d.principal().Key() }
+
 func (d *dialer) now() (*cluster.Upstream, error) {
 	return d.all.set.Resolve(d.first.Cluster(), d.principal())
 }

@@ -16,3 +16,25 @@ type Piece struct {
 	// Cursor is where the channel can be opened again after this piece; empty where it cannot.
 	Cursor string
 }
+
+// InputKind is what a client sends on a channel.
+type InputKind uint8
+
+// The kinds of inputs.
+const (
+	// InputData is bytes for the upstream.
+	InputData InputKind = iota
+	// InputCloseSend says that no more bytes come: the end of standard input, TCP's FIN.
+	InputCloseSend
+	// InputResize is the size of the client's terminal.
+	InputResize
+)
+
+// Input is what a client has sent: a message, or one of the frames beside them.
+type Input struct {
+	Kind InputKind
+	// Bytes are those of InputData. They are the receiver's until it says that it has used them.
+	Bytes []byte
+	// Width and Height are those of InputResize, in columns and rows.
+	Width, Height uint32
+}

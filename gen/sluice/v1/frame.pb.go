@@ -204,6 +204,8 @@ const (
 	ChannelState_KIND_RESYNC_END ChannelState_Kind = 4
 	// Something was missed and cannot be had any more; status says what.
 	ChannelState_KIND_GAP ChannelState_Kind = 5
+	// The container was started anew: what follows is the log of the new one.
+	ChannelState_KIND_RESTARTED ChannelState_Kind = 6
 )
 
 // Enum value maps for ChannelState_Kind.
@@ -215,6 +217,7 @@ var (
 		3: "KIND_RESYNC_BEGIN",
 		4: "KIND_RESYNC_END",
 		5: "KIND_GAP",
+		6: "KIND_RESTARTED",
 	}
 	ChannelState_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":  0,
@@ -223,6 +226,7 @@ var (
 		"KIND_RESYNC_BEGIN": 3,
 		"KIND_RESYNC_END":   4,
 		"KIND_GAP":          5,
+		"KIND_RESTARTED":    6,
 	}
 )
 
@@ -2472,20 +2476,21 @@ const file_sluice_v1_frame_proto_rawDesc = "" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\"\x1f\n" +
 	"\x05Close\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xd7\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xeb\x02\n" +
 	"\fChannelState\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1c.sluice.v1.ChannelState.KindR\x04kind\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12)\n" +
 	"\x06status\x18\x03 \x01(\v2\x11.sluice.v1.StatusR\x06status\x124\n" +
 	"\bnext_try\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\anextTry\x12\x16\n" +
-	"\x06cursor\x18\x05 \x01(\tR\x06cursor\"\x81\x01\n" +
+	"\x06cursor\x18\x05 \x01(\tR\x06cursor\"\x95\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eKIND_CONNECTED\x10\x01\x12\x15\n" +
 	"\x11KIND_RECONNECTING\x10\x02\x12\x15\n" +
 	"\x11KIND_RESYNC_BEGIN\x10\x03\x12\x13\n" +
 	"\x0fKIND_RESYNC_END\x10\x04\x12\f\n" +
-	"\bKIND_GAP\x10\x05\"\xaa\x01\n" +
+	"\bKIND_GAP\x10\x05\x12\x12\n" +
+	"\x0eKIND_RESTARTED\x10\x06\"\xaa\x01\n" +
 	"\x06Closed\x12)\n" +
 	"\x06status\x18\x01 \x01(\v2\x11.sluice.v1.StatusR\x06status\x12#\n" +
 	"\x04exit\x18\x02 \x01(\v2\x0f.sluice.v1.ExitR\x04exit\x12\x18\n" +

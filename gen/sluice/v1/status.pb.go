@@ -88,6 +88,10 @@ const (
 	Reason_REASON_HEARTBEAT_TIMEOUT Reason = 28
 	// The session was detached for longer than its time to live.
 	Reason_REASON_DETACH_EXPIRED Reason = 29
+	// The pod or the container that the channel led to is gone.
+	Reason_REASON_TARGET_GONE Reason = 30
+	// The TCP connection was refused or reset in the pod.
+	Reason_REASON_RESET Reason = 31
 )
 
 // Enum value maps for Reason.
@@ -123,6 +127,8 @@ var (
 		27: "REASON_NOT_IMPLEMENTED",
 		28: "REASON_HEARTBEAT_TIMEOUT",
 		29: "REASON_DETACH_EXPIRED",
+		30: "REASON_TARGET_GONE",
+		31: "REASON_RESET",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":             0,
@@ -155,6 +161,8 @@ var (
 		"REASON_NOT_IMPLEMENTED":         27,
 		"REASON_HEARTBEAT_TIMEOUT":       28,
 		"REASON_DETACH_EXPIRED":          29,
+		"REASON_TARGET_GONE":             30,
+		"REASON_RESET":                   31,
 	}
 )
 
@@ -565,7 +573,7 @@ const file_sluice_v1_status_proto_rawDesc = "" +
 	"\x15KubernetesStatusCause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field*\xb6\x06\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field*\xe0\x06\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19REASON_MISSING_CREDENTIAL\x10\x01\x12\x1f\n" +
@@ -597,7 +605,9 @@ const file_sluice_v1_status_proto_rawDesc = "" +
 	"\x15REASON_CLOSED_BY_PEER\x10\x1a\x12\x1a\n" +
 	"\x16REASON_NOT_IMPLEMENTED\x10\x1b\x12\x1c\n" +
 	"\x18REASON_HEARTBEAT_TIMEOUT\x10\x1c\x12\x19\n" +
-	"\x15REASON_DETACH_EXPIRED\x10\x1dB9Z7github.com/sluice-gateway/sluice/gen/sluice/v1;sluicev1b\x06proto3"
+	"\x15REASON_DETACH_EXPIRED\x10\x1d\x12\x16\n" +
+	"\x12REASON_TARGET_GONE\x10\x1e\x12\x10\n" +
+	"\fREASON_RESET\x10\x1fB9Z7github.com/sluice-gateway/sluice/gen/sluice/v1;sluicev1b\x06proto3"
 
 var (
 	file_sluice_v1_status_proto_rawDescOnce sync.Once
