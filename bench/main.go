@@ -1,6 +1,6 @@
 //go:build unix
 
-// Command bench measures the gateway beside direct watches and a naive bridge.
+// Command bench measures the gateway beside direct watches and shells, and a naive bridge.
 //
 // One run takes the same watches directly by a WebSocket each, through a gateway of a hundred lines (bench/naive), and through Sluice with
 // everything on. Upstream, gateway and client are processes of their own, so that what a gateway costs is read off its own clock. The order

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 func TestAQuickRunMeasuresEveryKindOfSuiteAndLosesNothing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "result.json")
 	var out, log bytes.Buffer
-	names := "sat2k-tls,stalled,heavy,idle1k,unread"
+	names := "sat2k-tls,stalled,heavy,idle1k,unread,echo,pour"
 	if err := run([]string{"-quick", "-suite", names, "-json", file}, nil, &out, &log); err != nil {
 		t.Fatalf("%v\n%s%s", err, &log, &out)
 	}
@@ -57,7 +57,9 @@ func TestAQuickRunMeasuresEveryKindOfSuiteAndLosesNothing(t *testing.T) {
 			s.kind == latency && (res.Way != load.Naive || s.neighbour != load.Stalled) && (res.P50US <= 0 || res.P99US < res.P50US || res.Delivered <= 0),
 			s.neighbour == load.Heavy && res.HeavyPerS <= 0,
 			s.kind == idle && (res.OpenMS <= 0 || gateway && res.LivePerWatch <= 0),
-			s.kind == unread && res.RSSBytes <= 0:
+			s.kind == unread && res.RSSBytes <= 0,
+			s.kind == keyboard && (res.P50US <= 0 || res.P99US < res.P50US),
+			s.kind == bulk && (res.MiBPerS <= 0 || gateway && res.CPUPerMiBUS <= 0):
 			t.Errorf("%s, %s measured nothing: %+v", res.Suite, res.Way, res)
 		}
 	}

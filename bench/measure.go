@@ -29,6 +29,12 @@ type result struct {
 	// EventsPerS are delivered, HeavyPerS those of the heavy neighbour among them.
 	EventsPerS float64 `json:"events_per_s,omitempty"`
 	HeavyPerS  float64 `json:"heavy_events_per_s,omitempty"`
+	// MiBPerS are those of a process's output.
+	MiBPerS float64 `json:"mib_per_s,omitempty"`
+	// CPUPerMiBUS is the gateway's CPU time for a MiB in microseconds.
+	CPUPerMiBUS float64 `json:"gateway_cpu_us_per_mib,omitempty"`
+	// AllocationsPerMiB are the gateway's.
+	AllocationsPerMiB float64 `json:"gateway_allocations_per_mib,omitempty"`
 	// Delivered is the part of what was due that was delivered, of watches with a rate.
 	Delivered float64 `json:"delivered,omitempty"`
 	// P50US, P99US and MaxUS are the latency of an event in microseconds. At saturation it is the length of the queues and means nothing.
@@ -105,7 +111,7 @@ func (r *rig) start(ctx context.Context, way load.Way) (err error) {
 		return err
 	}
 	c := load.Config{
-		Way: way, Upstream: up.URL, UpstreamCA: up.CA, Token: up.Token, Watches: r.suite.plan(), Unread: r.suite.kind == unread,
+		Way: way, Upstream: up.URL, UpstreamCA: up.CA, Token: up.Token, Watches: r.suite.plan(), Unread: r.suite.kind == unread, Shell: r.suite.shell,
 	}
 	if way != load.Direct {
 		var env []string
@@ -193,6 +199,14 @@ func (r *rig) usage(ctx context.Context) (process.Usage, error) {
 func (res *result) flowed(s suite, m *load.Measured, before, after process.Usage) {
 	res.EventsPerS = float64(m.Events+m.HeavyEvents) / m.Seconds
 	res.HeavyPerS = float64(m.HeavyEvents) / m.Seconds
+	if s.kind == keyboard {
+		res.P50US, res.P99US, res.MaxUS = microseconds(m.P50), microseconds(m.P99), microseconds(m.Max)
+	}
+	if mib := float64(m.Bytes) / (1 << 20); mib > 0 {
+		res.MiBPerS = mib / m.Seconds
+		res.CPUPerMiBUS = microseconds(after.CPU-before.CPU) / mib
+		res.AllocationsPerMiB = float64(after.Allocations-before.Allocations) / mib
+	}
 	if s.rate > 0 {
 		res.Delivered = float64(m.Events) / (m.Seconds * float64(s.watches*s.rate))
 		res.P50US, res.P99US, res.MaxUS = microseconds(m.P50), microseconds(m.P99), microseconds(m.Max)

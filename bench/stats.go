@@ -66,6 +66,9 @@ var (
 	openMS     = measured("open ms", "%.0f", 1, true, func(r *result) float64 { return r.OpenMS })
 	perWatch   = gateways("RSS bytes/watch", "%.0f", 1, func(r *result) float64 { return r.BytesPerWatch })
 	livePer    = gateways("live bytes/watch", "%.0f", 1, func(r *result) float64 { return r.LivePerWatch })
+	mibPerS    = measured("MiB/s", "%.0f", 1, true, func(r *result) float64 { return r.MiBPerS })
+	cpuPerMiB  = gateways("gateway CPU us/MiB", "%.0f", 1, func(r *result) float64 { return r.CPUPerMiBUS })
+	allocsMiB  = gateways("allocations/MiB", "%.1f", 1, func(r *result) float64 { return r.AllocationsPerMiB })
 	peak       = gateways("peak RSS MiB", "%.0f", 1.0/(1<<20), func(r *result) float64 { return float64(r.PeakBytes) })
 )
 
@@ -78,6 +81,10 @@ func (s suite) metrics() []metric {
 		return []metric{p50, p99, delivered, cpuPerM}
 	case s.kind == idle:
 		return []metric{openMS, perWatch, livePer}
+	case s.kind == keyboard:
+		return []metric{p50, p99, cpuPerM, allocs}
+	case s.kind == bulk:
+		return []metric{mibPerS, cpuPerMiB, allocsMiB, rss}
 	case s.kind == unread:
 		return []metric{peak, rss}
 	}

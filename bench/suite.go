@@ -19,6 +19,8 @@ const (
 	latency    kind = "latency"    // at a fixed rate
 	idle       kind = "idle"       // memory, and the time to open
 	unread     kind = "unread"     // memory before a client that reads nothing
+	keyboard   kind = "keyboard"   // how long a key takes to come back
+	bulk       kind = "bulk"       // bytes a second of one process's output
 )
 
 // suite is one thing to measure, in every way.
@@ -29,6 +31,7 @@ type suite struct {
 	size, rate  int // of an event in bytes, and a second
 	tls         bool
 	neighbour   load.Role // of one more watch
+	shell       string    // the command of a process, in place of watches
 	// without names the suite that is the same without the neighbour.
 	without string
 	// rare is measured in every third round only.
@@ -71,6 +74,9 @@ var suites = []suite{
 		name: "unread", title: "2,000 watches flat out, 2 KiB, of clients that read nothing", kind: unread, watches: 2000, size: 2 << 10,
 		rate: upstream.FlatOut, rare: true,
 	},
+	{name: "echo", title: "a shell that echoes one key after the other", kind: keyboard, shell: upstream.Echo},
+	{name: "pour", title: "a shell whose output is as fast as it is taken", kind: bulk, shell: upstream.Pour},
+	{name: "pour-tls", title: "a shell whose output is as fast as it is taken, TLS upstream", kind: bulk, shell: upstream.Pour, tls: true},
 }
 
 // selected are the suites of a list of names, in their own order; all that are not extra for an empty list.
@@ -96,7 +102,10 @@ func suiteNames() (out []string) {
 
 // quick is a suite of a tenth of the watches, and a neighbour a tenth as heavy, which shows that it runs, and little else.
 func (s suite) quick() suite {
-	s.watches, s.short = max(s.watches/10, 2), true
+	s.short = true
+	if s.watches > 0 {
+		s.watches = max(s.watches/10, 2)
+	}
 	return s
 }
 
@@ -104,6 +113,9 @@ func (s suite) quick() suite {
 func (s suite) ways() []load.Way {
 	if s.kind == unread { // without a gateway there is nobody to hold anything
 		return []load.Way{load.Naive, load.Sluice}
+	}
+	if s.shell != "" { // the naive gateway has watches only
+		return []load.Way{load.Direct, load.Sluice}
 	}
 	return []load.Way{load.Direct, load.Naive, load.Sluice}
 }

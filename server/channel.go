@@ -40,7 +40,7 @@ func (ses *session) begin(c *mux.Channel, o *sluicev1.Open) {
 	span.identify(ses.id, ses.requestID, c.ID())
 	r := ses.opened(c, o)
 	r.span = span
-	up, err := ses.server.clusters.Resolve(o.GetCluster(), ses.principal.Load)
+	up, err := ses.server.clusters.Resolve(o.GetCluster(), kindOf(o.GetTarget()), ses.principal.Load)
 	if err != nil {
 		r.over(bridge.Outcome{Err: err})
 		return
@@ -191,26 +191,48 @@ func targetOf(t *sluicev1.Target) slog.Value {
 			slog.String("group", w.GetGroup()), slog.String("version", w.GetVersion()), slog.String("resource", w.GetResource()),
 			slog.String("namespace", w.GetNamespace()), slog.String("name", w.GetName()),
 			slog.String("label_selector", w.GetLabelSelector()), slog.String("field_selector", w.GetFieldSelector()))
-	case *sluicev1.Target_Logs:
-		return podValue(t.Logs)
-	case *sluicev1.Target_Exec:
-		return podValue(t.Exec)
-	case *sluicev1.Target_Attach:
-		return podValue(t.Attach)
 	case *sluicev1.Target_PortForward:
-		return slog.GroupValue(slog.String("namespace", t.PortForward.GetNamespace()), slog.String("pod", t.PortForward.GetPod()),
-			slog.Uint64("port", uint64(t.PortForward.GetPort())))
+		return slog.GroupValue(append(podAttrs(t.PortForward), slog.Uint64("port", uint64(t.PortForward.GetPort())))...)
+	}
+	if c, ok := containerOf(t); ok {
+		return slog.GroupValue(append(podAttrs(c), slog.String("container", c.GetContainer()))...)
 	}
 	return slog.GroupValue()
 }
 
-// ofPod is a target that is a container.
-type ofPod interface {
-	GetNamespace() string
-	GetPod() string
-	GetContainer() string
+// ofPod is a target that is a pod, ofContainer one that is a container of it.
+type (
+	ofPod interface {
+		GetNamespace() string
+		GetPod() string
+	}
+	ofContainer interface {
+		ofPod
+		GetContainer() string
+	}
+)
+
+// containerOf is a target that is a container.
+func containerOf(t *sluicev1.Target) (ofContainer, bool) {
+	switch t := t.GetTarget().(type) {
+	case *sluicev1.Target_Logs:
+		return t.Logs, true
+	case *sluicev1.Target_Exec:
+		return t.Exec, true
+	case *sluicev1.Target_Attach:
+		return t.Attach, true
+	}
+	return nil, false
 }
 
-func podValue(p ofPod) slog.Value {
-	return slog.GroupValue(slog.String("namespace", p.GetNamespace()), slog.String("pod", p.GetPod()), slog.String("container", p.GetContainer()))
+// podOf is a target that is in a pod.
+func podOf(t *sluicev1.Target) (ofPod, bool) {
+	if f := t.GetPortForward(); f != nil {
+		return f, true
+	}
+	return containerOf(t)
+}
+
+func podAttrs(p ofPod) []slog.Attr {
+	return []slog.Attr{slog.String("namespace", p.GetNamespace()), slog.String("pod", p.GetPod())}
 }

@@ -29,14 +29,14 @@ func newDialers(set *cluster.Set, most int, m *metrics, t *spans) *dialers {
 	return d
 }
 
-// Resolve is the upstream of a cluster for whoever principal names at the time of each request: a channel outlives the credential it was
-// opened with. It dials nothing.
-func (d *dialers) Resolve(name string, principal func() *auth.Principal) (*dialer, error) {
+// Resolve is the upstream of a cluster for a channel of a kind and whoever principal names at the time of each request: a channel outlives the
+// credential it was opened with. It dials nothing.
+func (d *dialers) Resolve(name, kind string, principal func() *auth.Principal) (*dialer, error) {
 	up, err := d.set.Resolve(name, principal())
 	if err != nil {
 		return nil, err
 	}
-	return &dialer{all: d, first: up, principal: principal}, nil
+	return &dialer{all: d, first: up, kind: kind, principal: principal}, nil
 }
 
 // close ends what dials share. No upstream is left.
@@ -49,6 +49,7 @@ func (d *dialers) close() {
 type dialer struct {
 	all       *dialers
 	first     *cluster.Upstream // names the cluster
+	kind      string            // of the channel
 	principal func() *auth.Principal
 }
 
@@ -71,7 +72,7 @@ func (d *dialer) Get(ctx context.Context, path string, query url.Values) (*http.
 	if err != nil {
 		return nil, err
 	}
-	ctx = d.all.spans.request(ctx, "list")
+	ctx = d.all.spans.request(ctx, "get")
 	res, err := up.Get(cluster.WithTraceparent(ctx, traceparent(ctx)), path, query)
 	d.all.spans.answered(ctx, up, codeOf(res), err)
 	return res, err
@@ -103,7 +104,7 @@ func (d *dialer) Dial(ctx context.Context, path string, query url.Values, subpro
 	if err != nil {
 		return nil, "", err
 	}
-	ctx = d.all.spans.request(ctx, "watch")
+	ctx = d.all.spans.request(ctx, d.kind)
 	conn, subprotocol, err = up.Dial(cluster.WithTraceparent(ctx, traceparent(ctx)), path, query, subprotocols...)
 	code := 0
 	if err == nil {

@@ -24,11 +24,15 @@ type flows struct {
 type flow struct{ in, out uint64 }
 
 func newFlows() *flows {
-	return &flows{
+	f := &flows{
 		desc: prometheus.NewDesc("sluice_channel_bytes_total", "Payload bytes of channels, in from clients and out to them.",
 			[]string{"kind", "direction"}, nil),
-		open: map[*mux.Channel]string{}, ended: map[string]*flow{"watch": {}},
+		open: map[*mux.Channel]string{}, ended: map[string]*flow{},
 	}
+	for _, kind := range kinds {
+		f.ended[kind] = &flow{}
+	}
+	return f
 }
 
 func (f *flows) add(kind string, c *mux.Channel) {

@@ -91,6 +91,9 @@ const (
 	resumeForbidden = "refused"
 )
 
+// kinds are those of channels, as kindOf names them.
+var kinds = []string{"watch", "logs", "exec", "attach", "port-forward"}
+
 // begin makes the series that can be known from the beginning: what has not happened yet is 0 and not unknown, so that the first time is a
 // rise that an alert can see.
 func (m *metrics) begin() {
@@ -103,11 +106,13 @@ func (m *metrics) begin() {
 	for _, result := range []string{resumed, resumeNotFound, resumeForbidden} {
 		m.resumes.WithLabelValues(result)
 	}
-	m.channels.WithLabelValues("watch")
-	m.opened.WithLabelValues("watch")
-	m.closed.WithLabelValues("watch", codes.OK.String())
-	for number := range sluicev1.ChannelState_Kind_name {
-		m.states.WithLabelValues("watch", stateName(sluicev1.ChannelState_Kind(number)))
+	for _, kind := range kinds {
+		m.channels.WithLabelValues(kind)
+		m.opened.WithLabelValues(kind)
+		m.closed.WithLabelValues(kind, codes.OK.String())
+		for number := range sluicev1.ChannelState_Kind_name {
+			m.states.WithLabelValues(kind, stateName(sluicev1.ChannelState_Kind(number)))
+		}
 	}
 }
 

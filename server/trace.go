@@ -144,6 +144,9 @@ func (t *spans) open(ctx context.Context, call trace.SpanContext, plain bool, o 
 	if w := o.GetTarget().GetWatch(); w != nil {
 		span.SetAttributes(resourceKey.String(w.GetResource()), semconv.K8SNamespaceName(w.GetNamespace()))
 	}
+	if p, ok := podOf(o.GetTarget()); ok {
+		span.SetAttributes(semconv.K8SNamespaceName(p.GetNamespace()), semconv.K8SPodName(p.GetPod()))
+	}
 	return context.WithValue(ctx, episodeKey{}, &episode{of: span.SpanContext(), last: time.Now()}), &opening{span: span}
 }
 

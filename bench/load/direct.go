@@ -73,13 +73,18 @@ func (d *direct) dial(ctx context.Context, w Watch) (*websocket.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a request: %w", err)
 	}
+	return d.shake(ctx, r)
+}
+
+// shake asks the upstream for a WebSocket.
+func (d *direct) shake(ctx context.Context, r *http.Request, subprotocols ...string) (*websocket.Conn, error) {
 	r.Header.Set("Authorization", "Bearer "+d.c.Token)
 	r.Header.Set("Origin", d.c.Upstream)
 	nc, err := d.reach(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("dial the upstream: %w", err)
 	}
-	conn, err := websocket.Handshake(ctx, nc, r)
+	conn, err := websocket.Handshake(ctx, nc, r, subprotocols...)
 	if err != nil {
 		return nil, fmt.Errorf("dial the upstream: %w", err)
 	}

@@ -37,6 +37,8 @@ type Config struct {
 	Watches []Watch `json:"watches"`
 	// Unread opens the watches and never receives anything.
 	Unread bool `json:"unread,omitempty"`
+	// Shell is the command of the one shell that is opened in place of watches: upstream.Echo or upstream.Pour.
+	Shell string `json:"shell,omitempty"`
 }
 
 // Measured is what came between two commands.
@@ -45,6 +47,8 @@ type Measured struct {
 	// Events are those of the watches that are measured, HeavyEvents those of their heavy neighbours.
 	Events      uint64 `json:"events"`
 	HeavyEvents uint64 `json:"heavy_events"`
+	// Bytes are those of a shell that pours.
+	Bytes uint64 `json:"bytes,omitempty"`
 	// P50, P99 and Max are the latency of the former, from when each was due.
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
@@ -66,6 +70,9 @@ const (
 
 // New makes a client, for process.Serve.
 func New(ctx context.Context, c Config) (any, process.Commands, error) {
+	if c.Shell != "" {
+		return struct{}{}, newShell(ctx, c), nil
+	}
 	g := newGroup(ctx, newMeter(c.Watches))
 	l := &loader{config: c, group: g}
 	return struct{}{}, process.Commands{

@@ -1,4 +1,4 @@
-// Package upstream is an API server that has nothing but watches of pods, and makes their events itself.
+// Package upstream is an API server that has nothing but watches of pods and shells in them, and makes their events and bytes itself.
 //
 // A watch's label selector says what it brings: size=2048,rate=50 is fifty events of 2 KiB a second, rate=-1 as many as are taken, rate=0
 // nothing after the list. The list is one object. Events are made of buffers that are rendered once, so that the upstream costs little
@@ -112,6 +112,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case r.Header.Get("Origin") == "":
 		http.Error(w, "no origin", http.StatusForbidden)
+		return
+	}
+	if isShell(r) {
+		s.serveShell(w, r)
 		return
 	}
 	b, err := newBrook(r)
