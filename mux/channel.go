@@ -68,6 +68,9 @@ func newChannel(s *Session, id uint32, sink Sink) *Channel {
 	c.ctx, c.end = context.WithCancelCause(context.Background())
 	c.out = sender{role: s.role, channel: id, plain: s.plain, limit: MinWindow, window: MinWindow, most: uint64(s.cfg.WindowBytes)}
 	c.in = receiver{channel: id, plain: s.plain, budget: s.putting, window: MinWindow, limit: s.cfg.MessageBytes}
+	if s.role == Server && !s.plain {
+		c.in.most, c.in.promised = uint64(s.cfg.WindowBytes), s.promised
+	}
 	return c
 }
 
@@ -302,26 +305,6 @@ var (
 	errFinished = status.New(codes.Canceled, sluicev1.Reason_REASON_UNSPECIFIED, "the channel has ended")
 	errAborted  = status.New(codes.Aborted, sluicev1.Reason_REASON_UNSPECIFIED, "the upstream was not read to its end")
 )
-
-// Close asks the server for a client's channel's end. What has arrived and was not taken is dropped; Closed still arrives.
-func (c *Channel) Close(reason string) {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	c.mu.Lock()
-	if c.state >= stopping {
-		c.mu.Unlock()
-		return
-	}
-	ready := c.charged(func() bool { return c.out.finish(&sluicev1.Close{Reason: cut(reason, 256)}, true) })
-	c.state = stopping
-	c.in.drop()
-	c.wakeSender()
-	c.mu.Unlock()
-	c.s.owe(c, true)
-	if ready {
-		c.s.enqueue(c)
-	}
-}
 
 // Next is the next event. It waits until there is one, ctx ends or the channel has ended; events that have arrived come before the end. The
 // event counts as consumed when it is given to Used, or with the next call of Used for a later one.

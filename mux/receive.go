@@ -25,6 +25,9 @@ type receiver struct {
 	ackedSeq  uint64 // as of the last Ack
 	ackedCost uint64
 	window    uint64   // the credit that each Ack gives after its number
+	most      uint64   // what window may be widened to; 0 for a window that stays
+	promised  *Budget  // of what all windows of the session are widened by
+	widened   int      // of promised
 	bare      []uint64 // numbers of the frames without payload that are not consumed, oldest first
 
 	inbox   []Event // complete and not taken, oldest first
@@ -239,8 +242,22 @@ func (r *receiver) owes() (due, now bool) {
 	return true, r.takenCost-r.ackedCost >= r.window/2 || r.taken-r.ackedSeq >= MaxBare/2
 }
 
+// widen doubles the window of a channel whose upstream takes what comes as fast as it comes: over a long way the window is what bounds its
+// speed. A window never shrinks, so that the widening of all is bounded too.
+func (r *receiver) widen() {
+	keepsUp := r.takenCost-r.ackedCost >= r.window/2 && r.cost-r.takenCost <= r.window/4
+	by := int(min(r.window, r.most-min(r.window, r.most)))
+	if !keepsUp || by == 0 || r.promised.Held()+by > int(r.promised.limit) {
+		return
+	}
+	r.promised.charge(by)
+	r.widened += by
+	r.window += uint64(by)
+}
+
 // ack is the Ack to send now.
 func (r *receiver) ack() (seq, window uint64) {
+	r.widen()
 	r.ackedSeq, r.ackedCost = r.taken, r.takenCost
 	return r.taken, r.window
 }
@@ -248,8 +265,15 @@ func (r *receiver) ack() (seq, window uint64) {
 // drop frees everything: the caller has left.
 func (r *receiver) drop() {
 	r.inbox = nil
+	r.leave()
+}
+
+// leave lets the peer have all credit back, and keeps what is complete for the caller.
+func (r *receiver) leave() {
 	r.giveUp()
 	r.consume(r.seq, r.cost)
+	r.promised.release(r.widened)
+	r.most, r.widened = 0, 0
 }
 
 // EventKind is what a channel's caller receives.

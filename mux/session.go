@@ -71,6 +71,7 @@ type Session struct {
 	cfg      Config
 	budget   *Budget       // of what is to be sent or acknowledged
 	putting  *Budget       // of the messages that a server puts together from pieces
+	promised *Budget       // of what a server's windows are widened by
 	acceptor Acceptor      // a server's
 	observer Observer      // a client's
 	woken    chan struct{} // to the writer: there is something to send
@@ -122,6 +123,7 @@ func NewServer(cfg Config, plain bool, a Acceptor) *Session {
 	s := newSession(Server, plain, cfg)
 	s.acceptor = a
 	s.putting = NewBudget(s.cfg.SessionBytes, s.cfg.Budget)
+	s.promised = NewBudget(s.cfg.SessionBytes, nil) // bounds what clients may send, which is charged where it is held
 	return s
 }
 
