@@ -53,6 +53,8 @@ type Conn struct {
 	reads   reads
 
 	waiting atomic.Int64 // since when bytes are waited for, in nanoseconds since epoch; 0 while nobody reads
+	written atomic.Int64 // messages, begun ones too
+	taken   atomic.Int64 // messages that the peer has read: it has answered a ping that was sent after them
 	broken  atomic.Bool  // timeout is set
 	epoch   time.Time    // immutable
 
@@ -242,13 +244,15 @@ func (c *Conn) answerEnd(err error) {
 	}
 }
 
-// onControl handles a control frame. That bytes have arrived, a pong among them, is noted where they were read.
+// onControl handles a control frame. That bytes have arrived is noted where they were read.
 func (c *Conn) onControl(opcode byte, payload []byte) error {
 	switch opcode {
 	case opClose:
-		return closeError(payload)
+		return closeError(payload, c.frames.open)
 	case opPing:
 		c.answerPing(payload)
+	case opPong:
+		c.noteTaken(payload)
 	}
 	return nil
 }

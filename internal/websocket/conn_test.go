@@ -147,7 +147,7 @@ func TestCloseOfPeerComesAfterItsMessages(t *testing.T) {
 			}
 			for range 2 { // it is final
 				var closed *CloseError
-				if _, err := r.next(c); !errors.As(err, &closed) || *closed != (CloseError{1001, "restart"}) {
+				if _, err := r.next(c); !errors.As(err, &closed) || *closed != (CloseError{Code: 1001, Reason: "restart"}) {
 					t.Fatalf("got %v", err)
 				}
 			}

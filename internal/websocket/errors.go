@@ -22,6 +22,8 @@ type CloseError struct {
 	Code int
 	// Reason is the peer's text, at most 123 bytes of valid UTF-8.
 	Reason string
+	// Cut says that a message had begun and not ended, of which not all that came was handed over.
+	Cut bool
 }
 
 // Error implements error.

@@ -265,10 +265,10 @@ func (f *framer) keep(held, raw []byte) {
 	f.carry.fill(held, raw)
 }
 
-// closeError reads the payload of a close frame, section 5.5.1.
-func closeError(p []byte) error {
+// closeError reads the payload of a close frame, section 5.5.1. cut says that it came within a message.
+func closeError(p []byte, cut bool) error {
 	if len(p) == 0 {
-		return &CloseError{Code: CodeNone}
+		return &CloseError{Code: CodeNone, Cut: cut}
 	}
 	if len(p) == 1 {
 		return violation("a close frame of one byte")
@@ -280,7 +280,7 @@ func closeError(p []byte) error {
 	if !utf8.Valid(p[2:]) {
 		return &ProtocolError{Code: CodeInvalidText, Message: "the reason of a close frame is not UTF-8"}
 	}
-	return &CloseError{Code: code, Reason: string(p[2:])}
+	return &CloseError{Code: code, Reason: string(p[2:]), Cut: cut}
 }
 
 // sendable says whether a close frame may carry the code: section 7.4.2 and IANA's registry of close codes.

@@ -60,7 +60,7 @@ func take(t testing.TB, f *framer, stream string, limit, part int, cut func(left
 	var got taken
 	f.control = func(opcode byte, payload []byte) error {
 		if opcode == opClose {
-			return closeError(payload)
+			return closeError(payload, f.open)
 		}
 		got.Controls = append(got.Controls, fmt.Sprintf("%x:%s", opcode, payload))
 		return nil
@@ -161,14 +161,15 @@ func TestFramesOfRFC6455(t *testing.T) {
 		{"6.3.2 text over frames that is not UTF-8", frame(1, "\xce") + frame(final, "\xce"), nil, nil, invalid},
 		{"6.4 text that ends inside a rune", frame(final|1, "a\xe2\x82"), nil, nil, invalid},
 		{"6.x binary need not be UTF-8", frame(final|2, "\xff\xfe"), []string{"B!\xff\xfe"}, nil, nil},
-		{"7.1.1 message, then close", frame(final|1, "a") + frame(final|8, "\x03\xe8bye"), []string{"T!a"}, nil, &CloseError{1000, "bye"}},
-		{"7.1.5 message after close", frame(final|8, "\x03\xe8") + frame(final|1, "a"), nil, nil, &CloseError{1000, ""}},
-		{"7.3.1 close without a code", frame(final|8, ""), nil, nil, &CloseError{CodeNone, ""}},
+		{"7.1.1 message, then close", frame(final|1, "a") + frame(final|8, "\x03\xe8bye"), []string{"T!a"}, nil, &CloseError{Code: 1000, Reason: "bye"}},
+		{"close within a message", frame(1, "a") + frame(final|8, "\x03\xe8"), nil, nil, &CloseError{Code: 1000, Cut: true}},
+		{"7.1.5 message after close", frame(final|8, "\x03\xe8") + frame(final|1, "a"), nil, nil, &CloseError{Code: 1000}},
+		{"7.3.1 close without a code", frame(final|8, ""), nil, nil, &CloseError{Code: CodeNone}},
 		{"7.3.2 close of one byte", frame(final|8, "a"), nil, nil, protocol},
-		{"7.3.5 reason of 123 bytes", frame(final|8, "\x03\xe8"+k125[:123]), nil, nil, &CloseError{1000, k125[:123]}},
+		{"7.3.5 reason of 123 bytes", frame(final|8, "\x03\xe8"+k125[:123]), nil, nil, &CloseError{Code: 1000, Reason: k125[:123]}},
 		{"7.3.6 reason of 124 bytes", frame(final|8, "\x03\xe8"+k125[:124]), nil, nil, protocol},
 		{"7.5.1 reason that is not UTF-8", frame(final|8, "\x03\xe8\xce"), nil, nil, invalid},
-		{"7.7.13 registered code", frame(final|8, "\x0f\x9f"), nil, nil, &CloseError{3999, ""}},
+		{"7.7.13 registered code", frame(final|8, "\x0f\x9f"), nil, nil, &CloseError{Code: 3999}},
 		{"7.9.1 code 0", frame(final|8, "\x00\x00"), nil, nil, protocol},
 		{"7.9.3 code 1004", frame(final|8, "\x03\xec"), nil, nil, protocol},
 		{"7.9.4 code 1005", frame(final|8, "\x03\xed"), nil, nil, protocol},

@@ -1,6 +1,9 @@
 package websocket
 
-import "time"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // keepalive is the state of [Conn.Keepalive]. Guarded by Conn.mu.
 type keepalive struct {
@@ -15,8 +18,9 @@ func (k *keepalive) stop() bool { return k.timer != nil && k.timer.Stop() }
 
 // Keepalive has a ping sent whenever a Read, or who called Expect, has waited for `every` without any bytes, and fails that Read with a *[TimeoutError]
 // when nothing arrives within timeout after it either. While nobody reads, nothing is concluded from silence; nor while the peer
-// does not take the message that is being written, which holds up the ping. It is driven by a timer and costs no goroutine. It
-// must be called at most once.
+// does not take the message that is being written, which holds up the ping; nor while it is not known to have read the messages
+// that were sent before the ping: it may wait for somebody who does not take them, and the ping waits behind them. Then TCP
+// finds out what is lost. It is driven by a timer and costs no goroutine. It must be called at most once.
 func (c *Conn) Keepalive(every, timeout time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +69,7 @@ func (c *Conn) check(since, now int64) time.Duration {
 	switch {
 	case since == 0:
 		return k.every
-	case k.asked != 0 && k.sent == 0:
+	case k.asked != 0 && (k.sent == 0 || c.taken.Load() < c.written.Load()):
 		return k.timeout
 	case k.asked != 0 && now-k.sent >= int64(k.timeout):
 		c.timeout = &TimeoutError{After: k.timeout}
@@ -87,5 +91,25 @@ func (c *Conn) noteSent() {
 	defer c.mu.Unlock()
 	if c.alive.asked != 0 && c.alive.sent == 0 {
 		c.alive.sent = now
+	}
+}
+
+// pingPayload says how many messages were written before the ping; nothing without any. writing is held.
+func (c *Conn) pingPayload() []byte {
+	n := c.written.Load()
+	if n == 0 {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(n))
+}
+
+// noteTaken notes what a pong proves. It carries the payload of the ping that it answers (RFC 6455 section 5.5.3); one that answers none proves
+// nothing.
+func (c *Conn) noteTaken(pong []byte) {
+	if len(pong) != 8 {
+		return
+	}
+	if n := int64(binary.BigEndian.Uint64(pong)); n > c.taken.Load() && n <= c.written.Load() {
+		c.taken.Store(n)
 	}
 }

@@ -128,3 +128,69 @@ func TestKeepaliveWaitsForBlockedWriter(t *testing.T) {
 		}
 	})
 }
+
+// TestKeepaliveWaitsForWhatWasWritten: a peer that waits for somebody to take a message reads nothing behind it, no ping either. When it has
+// answered one, silence is silence again.
+func TestKeepaliveWaitsForWhatWasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := pair(t)
+		at, done := make(chan []byte, 100), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				b := make([]byte, 14) // a message or a ping of 8 bytes
+				if _, err := io.ReadFull(peer, b); err != nil || b[0] == final|opClose {
+					return
+				}
+				if b[0] == final|opPing {
+					applyMask(b[6:], [4]byte(b[2:6]))
+					at <- b[6:]
+				}
+			}
+		}()
+		c.Keepalive(15*time.Second, 10*time.Second)
+		failed := make(chan error, 1)
+		go func() {
+			_, err := c.Read(MaxRead, MaxRead)
+			failed <- err
+		}()
+		if err := c.WriteMessage(Binary, []byte("the input")[:8]); err != nil {
+			t.Fatal(err)
+		}
+		alive := func(d time.Duration) {
+			t.Helper()
+			select {
+			case err := <-failed:
+				t.Fatalf("given up: %v", err)
+			case <-time.After(d):
+			}
+		}
+		alive(time.Hour)
+		ping := <-at
+		if len(at) != 0 {
+			t.Errorf("%d pings more while one is not answered", len(at))
+		}
+		for _, strange := range []string{"", "another\x00", "\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\x00\x00\x00\x00\x00\x00\x02"} {
+			if _, err := io.WriteString(peer, frame(final|opPong, strange)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		alive(time.Hour) // they answer nothing
+		<-at             // but they were bytes
+		if _, err := io.WriteString(peer, frame(final|opPong, string(ping))); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := <-failed; !isTimeout(err) || time.Since(begin) != 25*time.Second {
+			t.Errorf("ended with %v after %v", err, time.Since(begin))
+		}
+		c.Close(CodeNormal)
+		_ = peer.Close()
+		<-done
+	})
+}
+
+func isTimeout(err error) bool {
+	_, ok := errors.AsType[*TimeoutError](err)
+	return ok
+}

@@ -40,6 +40,7 @@ func (c *Conn) WriteMessage(opcode Opcode, p []byte) error {
 	if c.saidClose {
 		return net.ErrClosed
 	}
+	c.written.Add(1)
 	return c.writeFrame(byte(opcode), p, c.writeTimeout)
 }
 
@@ -174,7 +175,7 @@ func (c *Conn) nextControl() (opcode byte, payload []byte, ok bool) {
 		return opPong, payload, true
 	case c.ping:
 		c.ping = false
-		return opPing, nil, true
+		return opPing, c.pingPayload(), true
 	}
 	c.flushing = false
 	return 0, nil, false
