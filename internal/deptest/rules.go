@@ -59,6 +59,13 @@ var Rules = []Rule{
 		Because: "it frames bytes of RFC 6455 and knows nothing of channels, clusters or callers",
 	},
 	{
+		Package: "internal/spdy",
+		Because: "it writes and reads frames, and knows nothing of what they are for",
+		Bans: []Ban{
+			{"github.com/moby/spdystream", "it inflates what an upstream sends, and holds what nobody reads (T-C19); in tests it is the peer"},
+		},
+	},
+	{
 		Package: "internal/ready",
 		Others:  []string{"golang.org/x/sys/unix"},
 		Because: "it says when a socket can be read and knows nothing of what is in it",
@@ -104,12 +111,15 @@ var Rules = []Rule{
 	},
 	{
 		Package: "bridge",
-		Ours:    []string{messages, "internal/status", "internal/data", "internal/ready", "internal/websocket", "cluster", "auth"},
+		Ours: []string{
+			messages, "internal/status", "internal/data", "internal/ready", "internal/spdy", "internal/websocket", "cluster", "auth",
+		},
 		Others:  []string{codes, kubernetes, protobuf, "github.com/gorilla/websocket", "golang.org/x/sync", "golang.org/x/time"},
 		Because: "bridge joins a channel to its upstream and knows no door, no session and no transport of frames",
 		Bans: []Ban{
 			{"mux", "mux and bridge do not know each other: bridge declares the Channel it needs, mux satisfies it, server introduces them"},
 			{grpc, "a channel may have arrived by any link, so no pump may depend on gRPC"},
+			{"github.com/moby/spdystream", "it inflates what an upstream sends, and holds what nobody reads (T-C19): internal/spdy does neither"},
 		},
 	},
 	{
@@ -180,7 +190,7 @@ var Rules = []Rule{
 		},
 		Others: []string{
 			grpc, protobuf, prometheus, "github.com/spf13/cobra", "github.com/spf13/pflag", "sigs.k8s.io/yaml",
-			"golang.org/x/sync",
+			"golang.org/x/sync", "golang.org/x/term",
 		},
 		Because: "the command reads flags and configuration and wires the packages; what it needs beyond that belongs in one of them",
 		Bans: []Ban{
@@ -195,8 +205,18 @@ var Rules = []Rule{
 	{
 		Package: "internal/kubetest",
 		Ours:    []string{"internal/status", "internal/issuer"},
-		Others:  []string{codes, "github.com/gorilla/websocket", "github.com/go-jose/go-jose/v4", "github.com/coreos/go-oidc/v3"},
-		Because: "an API server that shared code with the gateway would share its mistakes",
+		Others: []string{
+			codes, "github.com/gorilla/websocket", "github.com/go-jose/go-jose/v4", "github.com/coreos/go-oidc/v3", "github.com/moby/spdystream/spdy",
+		},
+		Because: "an API server that shared code with the gateway would share its mistakes: it reads and writes SPDY by the library that kubelets use",
+	},
+	{
+		Package: "internal/kubetest/shell",
+		Others:  []string{"mvdan.cc/sh/v3/syntax", "mvdan.cc/sh/v3/expand", "mvdan.cc/sh/v3/pattern"},
+		Because: "what runs in the embedded cluster's containers happens in memory",
+		Bans: []Ban{
+			{"mvdan.cc/sh/v3/interp", "it looks at the host's files, runs its programs and makes its pipes; a shell for demos must reach nothing of the host"},
+		},
 	},
 	{
 		Package: "internal/source",

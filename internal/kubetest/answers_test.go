@@ -39,8 +39,14 @@ func (o objects) Expire(ctx context.Context) error {
 	return o.Delete(ctx, "newest")
 }
 
-// The table that was measured on a real API server holds here too.
-func TestAnswersOfTheEmbeddedAPIServer(t *testing.T) {
+// answering is a server that the tables put their questions to.
+type answering struct {
+	*kubetest.Server
+	roots *x509.CertPool
+}
+
+func startAnswering(t *testing.T) answering {
+	t.Helper()
 	s, err := kubetest.New(kubetest.Options{
 		Authenticator: func(_ context.Context, token string) (kubetest.User, error) {
 			if token != "alice" && token != "carol" {
@@ -63,9 +69,25 @@ func TestAnswersOfTheEmbeddedAPIServer(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.CAPEM())
-	kube.Answers(t, kube.AnswersTarget{
-		URL: s.URL(), Roots: roots, Namespace: "default", Resource: "configmaps",
-		Objects: objects{s, "default"},
+	return answering{s, roots}
+}
+
+func (s answering) target() kube.AnswersTarget {
+	return kube.AnswersTarget{
+		URL: s.URL(), Roots: s.roots, Namespace: "default", Resource: "configmaps",
+		Objects: objects{s.Server, "default"},
 		Tokens:  kube.AnswersTokens{Permitted: "alice", Unpermitted: "carol", Expired: "expired", WrongAudience: "stranger"},
-	})
+	}
+}
+
+// The table that was measured on a real API server holds here too.
+func TestAnswersOfTheEmbeddedAPIServer(t *testing.T) { kube.Answers(t, startAnswering(t).target()) }
+
+// So do the answers about what runs in pods.
+func TestStreamAnswersOfTheEmbeddedAPIServer(t *testing.T) {
+	s := startAnswering(t)
+	if err := kubetest.RunPods(s.Server); err != nil {
+		t.Fatal(err)
+	}
+	kube.StreamAnswers(t, s.target())
 }

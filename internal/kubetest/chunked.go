@@ -11,16 +11,16 @@ import (
 // error when the client was refused and knows it.
 func openWire(c *call, gone func()) (wire, error) {
 	if !wantsWebSocket(c.r) {
-		return newChunked(c.w)
+		return newChunked(c.w, "application/json")
 	}
-	ws, err := upgrade(c, gone)
+	ws, err := upgrade(c, handshake{}, gone)
 	if ws == nil {
 		return nil, err
 	}
 	return ws, nil
 }
 
-// chunked is a [wire] over an HTTP response: one event per line. That the
+// chunked is a [wire] over an HTTP response: one event per line, or a log. That the
 // client has gone is told by the request's context.
 type chunked struct {
 	w          http.ResponseWriter
@@ -30,12 +30,12 @@ type chunked struct {
 	closed bool // Guarded by mu.
 }
 
-func newChunked(w http.ResponseWriter) (*chunked, error) {
+func newChunked(w http.ResponseWriter, media string) (*chunked, error) {
 	h := &chunked{w: w, controller: http.NewResponseController(w)}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
 	if err := h.controller.Flush(); err != nil {
-		return nil, fmt.Errorf("begin a watch: %w", err)
+		return nil, fmt.Errorf("begin a stream: %w", err)
 	}
 	return h, nil
 }

@@ -125,7 +125,7 @@ func (c *client) dial(path string, header http.Header, protocols ...string) (*we
 	if header == nil {
 		header = http.Header{"Origin": {c.URL()}}
 	}
-	d := websocket.Dialer{TLSClientConfig: c.tls, Subprotocols: protocols}
+	d := websocket.Dialer{TLSClientConfig: c.tls, Subprotocols: protocols, WriteBufferSize: 64 << 10} // a message in one frame
 	conn, resp, err := d.DialContext(c.ctx, strings.Replace(c.URL(), "https", "wss", 1)+path, header)
 	if conn != nil {
 		c.Cleanup(func() { conn.Close() })

@@ -15,6 +15,7 @@ type Counts struct {
 	Lists    int // requests to list
 	Watches  int // requests to watch
 	Live     int // watches that run now
+	Streams  int // logs, execs, attaches and port-forwards that run now
 }
 
 // Request is one request as it arrived, credentials included.
@@ -49,6 +50,7 @@ func (c *counters) update(f func()) {
 
 func (c *counters) dial()       { c.update(func() { c.counts.Dials++ }) }
 func (c *counters) live(by int) { c.update(func() { c.counts.Live += by }) }
+func (c *counters) open(by int) { c.update(func() { c.counts.Streams += by }) }
 
 func (c *counters) request(r *http.Request, a Attributes, record bool) {
 	c.update(func() {

@@ -24,8 +24,9 @@ type Demo struct {
 func RunDemo(ctx context.Context, s *Server) error { return Demo{Seed: 1}.Run(ctx, s) }
 
 // Run creates the workload in s and changes it until ctx ends, which is no
-// error. The number of objects is bounded: about 30 pods, 60 events. It starts
-// no goroutine; the caller waits for its return.
+// error. The number of objects is bounded: about 30 pods, 60 events. The pods
+// that run have logs, and a shell can be run in them; their programs are the
+// server's, and end when it is closed. The caller waits for Run's return.
 func (d Demo) Run(ctx context.Context, s *Server) error {
 	if d.Pace == 0 {
 		d.Pace = 1800 * time.Millisecond
@@ -360,8 +361,10 @@ func (st *stage) show(p *pod, severity, reason, message string) error {
 }
 
 func (st *stage) store(p *pod) error {
-	_, err := st.server.Apply(podObject(p))
-	return err
+	if _, err := st.server.Apply(podObject(p)); err != nil {
+		return err
+	}
+	return st.run(p)
 }
 
 // settle stores a deployment with the counts of its pods.

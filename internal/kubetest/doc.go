@@ -8,7 +8,21 @@
 // a future one by silence. Its store keeps one resource version for all kinds
 // and a bounded history of changes for each.
 //
+// Pods that are run with [Server.RunPod] have logs, exec, attach and
+// port-forward, over WebSocket in the subprotocols of a kube-apiserver with a
+// kubelet behind it; [RunPods] runs some for demos and tests. What runs in
+// them is Go: functions ([Program]), or scripts of package shell. Nothing of
+// the host is reached but loopback, where what a pod listens at is.
+//
+// Everything can be made to fail: see [Faults], the functions that make an
+// [Action], and the methods of [Server] that end, kill, restart and rotate.
+// For a log that is cut off as if it had ended, for example:
+//
+//	s.Faults.Add(kubetest.Fault{Match: kubetest.Logs, Times: 1, Action: kubetest.EndAfter(3)})
+//
 // What it is not: there is no admission, defaulting or validation of specs, no
-// protobuf or CBOR, no server-side apply, and Tables, subresources and
-// aggregated discovery are absent, so clients fall back as they do elsewhere.
+// protobuf or CBOR, no server-side apply, and Tables, the other subresources
+// and aggregated discovery are absent, so clients fall back as they do
+// elsewhere. Of the base64 subprotocols only that of logs is served, and SPDY
+// only inside WebSockets.
 package kubetest

@@ -113,6 +113,18 @@ func Watches(a Attributes, _ *http.Request) bool { return a.Verb == "watch" }
 // WebSockets matches the requests that want an upgrade.
 func WebSockets(_ Attributes, r *http.Request) bool { return wantsWebSocket(r) }
 
+// Logs matches logs, by WebSocket or not.
+func Logs(a Attributes, _ *http.Request) bool { return a.Subresource == "log" }
+
+// Execs matches execs.
+func Execs(a Attributes, _ *http.Request) bool { return a.Subresource == "exec" }
+
+// Attaches matches attaches.
+func Attaches(a Attributes, _ *http.Request) bool { return a.Subresource == "attach" }
+
+// PortForwards matches port-forwards.
+func PortForwards(a Attributes, _ *http.Request) bool { return a.Subresource == "portforward" }
+
 // Path matches requests for exactly this path.
 func Path(path string) Match {
 	return func(a Attributes, _ *http.Request) bool { return a.Path == path }
@@ -134,7 +146,21 @@ type plan struct {
 	pings    bool                 // a ping before every frame
 
 	after int                         // messages sent before act
-	act   func(context.Context, wire) // ends the watch in its way
+	act   func(context.Context, wire) // ends the watch or the stream in its way
+
+	// Of streams only:
+	steps       []step   // what happens in between
+	cutBytes    int      // of messages, before hanging up; 0 for never
+	refused     []string // subprotocols
+	noStatus    bool     // of an exec or an attach
+	earlyStatus bool     // likewise
+}
+
+// step is something that happens to a stream that goes on: do is called after
+// so many messages, with what sends another one.
+type step struct {
+	after int
+	do    func(send func([]byte) error) error
 }
 
 // await passes the gates; false if the client or the server ended before.
@@ -248,16 +274,20 @@ func Fragment(size int) Action { return func(p *plan) { p.fragment = size } }
 // fragments of a message.
 func Pings() Action { return func(p *plan) { p.pings = true } }
 
-// afterMessages plans f for when n messages of a watch were sent.
+// afterMessages plans f for when n messages of a watch or a stream were sent.
+// Of a stream the empty ones count too by which its client learns that it runs,
+// as do both of each port of v4.channel.k8s.io; in a tunnel every SPDY frame is
+// one.
 func afterMessages(n int, f func(context.Context, wire)) Action {
 	return func(p *plan) { p.after, p.act = n, f }
 }
 
-// EndAfter ends a watch properly after n messages, with close 1000. 0 ends it
-// right after the handshake.
+// EndAfter ends a watch or a stream after n messages, with close 1000. 0 ends it
+// right after the handshake. Of a log this is a truncation that looks like its
+// end, of an exec an end without a status.
 func EndAfter(n int) Action { return CloseAfter(n, closeNormal) }
 
-// CloseAfter ends a watch after n messages with another close code.
+// CloseAfter ends a watch or a stream after n messages with another close code.
 func CloseAfter(n, code int) Action {
 	return afterMessages(n, func(_ context.Context, w wire) { w.end(code) })
 }
@@ -285,6 +315,52 @@ func RawAfter(n int, data []byte) Action {
 			<-ctx.Done()
 		}
 	})
+}
+
+// DoAfter calls f after n messages of a stream, which goes on when f returns:
+// the next message waits for it. f may call the server, to delete the pod in
+// the middle, to restart a container or to rotate a log, unless it waits for
+// something that this very stream holds up.
+func DoAfter(n int, f func()) Action {
+	return inBetween(n, func(func([]byte) error) error {
+		f()
+		return nil
+	})
+}
+
+// InsertAfter sends a message of its own after n messages of a stream: text
+// that a program never wrote, a channel byte that nobody knows, a frame of
+// SPDY's that makes no sense, an empty message.
+func InsertAfter(n int, message []byte) Action {
+	return inBetween(n, func(send func([]byte) error) error { return send(message) })
+}
+
+// GarbageChannel sends a message on a channel that does not exist after n
+// messages of an exec, an attach or a port-forward, which goes on.
+func GarbageChannel(n int) Action { return InsertAfter(n, []byte{0x7f, '?'}) }
+
+func inBetween(n int, do func(send func([]byte) error) error) Action {
+	return func(p *plan) { p.steps = append(p.steps, step{n, do}) }
+}
+
+// CutAfterBytes hangs up when n bytes of a stream's messages were sent, in the
+// middle of one: their channel bytes count, the framing around them does not.
+func CutAfterBytes(n int) Action { return func(p *plan) { p.cutBytes = n } }
+
+// WithoutStatus ends an exec or an attach with close 1000 and no status, after
+// all that the program wrote.
+func WithoutStatus() Action { return func(p *plan) { p.noStatus = true } }
+
+// EarlyStatus sends the status of an exec before all that the program wrote,
+// which must not be more than 64 KiB for each stream.
+func EarlyStatus() Action { return func(p *plan) { p.earlyStatus = true } }
+
+// Refuse lets the server not know these subprotocols, as an older one does
+// not: "v5.channel.k8s.io" for exec and attach, "SPDY/3.1+portforward.k8s.io"
+// for port-forwards. What else is on offer is chosen; nothing else, and the
+// handshake is refused with a bare 403.
+func Refuse(protocols ...string) Action {
+	return func(p *plan) { p.refused = append(p.refused, protocols...) }
 }
 
 // HugeFrame announces a frame of 2^63 bytes after n messages.

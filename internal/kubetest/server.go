@@ -35,6 +35,11 @@ type Options struct {
 	// MinRequestTimeout bounds watches that name no timeoutSeconds: they end
 	// after one to two times as long. Half an hour if 0.
 	MinRequestTimeout time.Duration
+	// LogBytes is how much of a container's log is kept, in bytes, 10 MiB if 0,
+	// as a kubelet does; a log that grows longer is rotated.
+	LogBytes int
+	// ExecTimeout bounds what exec runs, an hour if 0; then it is killed.
+	ExecTimeout time.Duration
 	// WithoutWatchList turns KEP-3157 off, as it is by default in 1.33 and
 	// before: sendInitialEvents is then refused.
 	WithoutWatchList bool
@@ -55,6 +60,12 @@ func (o Options) withDefaults() Options {
 	if o.BookmarkInterval == 0 {
 		o.BookmarkInterval = time.Minute
 	}
+	if o.LogBytes == 0 {
+		o.LogBytes = 10 << 20
+	}
+	if o.ExecTimeout == 0 {
+		o.ExecTimeout = time.Hour
+	}
 	if o.MinRequestTimeout == 0 {
 		o.MinRequestTimeout = 30 * time.Minute
 	}
@@ -74,6 +85,7 @@ type Server struct {
 	options Options
 	catalog *catalog
 	store   *store
+	node    *node
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 
@@ -84,6 +96,7 @@ type Server struct {
 	mu     sync.Mutex
 	closed bool                    // Guarded by mu.
 	live   map[*liveWatch]struct{} // Guarded by mu.
+	open   map[*stream]struct{}    // Guarded by mu.
 }
 
 // New makes a server with the namespaces every cluster has. Close it in the end.
@@ -93,8 +106,9 @@ func New(o Options) (*Server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		options: o, catalog: c, store: newStore(c, o.History, o.WatchQueue),
-		ctx: ctx, cancel: cancel, live: map[*liveWatch]struct{}{},
+		ctx: ctx, cancel: cancel, live: map[*liveWatch]struct{}{}, open: map[*stream]struct{}{},
 	}
+	s.node = &node{server: s, pods: map[key]*sandbox{}}
 	s.counters.changed = make(chan struct{})
 	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
 		if _, err := s.Apply(namespace(name)); err != nil {
@@ -114,13 +128,15 @@ func namespace(name string) Object {
 	}
 }
 
-// Close ends every watch with close 1000, stops listening, and returns when
-// nothing of the server runs any more. A request on its way is answered.
+// Close ends every watch with close 1000, kills what runs in pods, which ends
+// what is connected to it, stops listening, and returns when nothing of the
+// server runs any more. A request on its way is answered.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
+	s.node.close()
 	return s.listener.stop(s.requests.Wait)
 }
 
@@ -140,6 +156,7 @@ type call struct {
 	w          http.ResponseWriter
 	r          *http.Request
 	attributes Attributes
+	user       User
 	plan       plan
 }
 
@@ -191,6 +208,7 @@ func (s *Server) serve(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.user = user
 	if s.options.Authorizer != nil && !s.options.Authorizer(user, c.attributes) {
 		return forbidden(user, c.attributes)
 	}
@@ -232,6 +250,9 @@ func (s *Server) serveResource(c *call) error {
 		http.NotFound(c.w, c.r)
 		return nil
 	}
+	if serve := streamer(a.Subresource); serve != nil {
+		return serve(s, c, k)
+	}
 	if !acceptsJSON(c.r) {
 		return notAcceptable()
 	}
@@ -251,7 +272,7 @@ func (s *Server) serveResource(c *call) error {
 func (a Attributes) fits(k *Kind) bool {
 	switch {
 	case a.Subresource != "":
-		return false
+		return k.Group == "" && k.Resource == "pods" && a.Namespace != "" && streamer(a.Subresource) != nil
 	case k.Namespaced:
 		return a.Namespace != "" || a.Verb == "list" || a.Verb == "watch" || a.Name == ""
 	default:
@@ -335,6 +356,7 @@ func (s *Server) Delete(group, resource, namespace, name string) error {
 		return badRequest("no resource %q in group %q", resource, group)
 	}
 	_, err := s.store.remove(k, key{namespace, name}, write{})
+	s.node.collect()
 	return err
 }
 

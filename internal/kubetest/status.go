@@ -11,8 +11,8 @@ import (
 // Status is metav1.Status as the API server prints it: the body of every
 // refusal, the object of an ERROR event, and the error of the in-process writes.
 type Status struct { //nolint:errname // it is metav1.Status, which happens to be an error
-	Kind       string         `json:"kind"`
-	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind,omitempty"`       // empty only at the end of an exec
+	APIVersion string         `json:"apiVersion,omitempty"` // likewise
 	Metadata   StatusMeta     `json:"metadata"`
 	Status     string         `json:"status,omitempty"`
 	Message    string         `json:"message,omitempty"`

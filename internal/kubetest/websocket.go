@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -19,6 +20,7 @@ import (
 const (
 	opContinuation = 0x0
 	opText         = 0x1
+	opBinary       = 0x2
 	opClose        = 0x8
 	opPing         = 0x9
 	opPong         = 0xA
@@ -31,14 +33,35 @@ const (
 	maskBit = 0x80
 )
 
-// webSocket is the server's end of a WebSocket that sends text messages and
-// reads only control frames, as the API server's watch does. It is a [wire].
+// frameLimit bounds a client's data frame, in bytes, as the API server's library does.
+const frameLimit = 32 << 20
+
+// handshake is what differs from one kind of WebSocket to the next. The zero
+// value is that of a watch: text messages, an Origin, no more than one
+// subprotocol, which is echoed whatever it is, and what comes is dropped.
+type handshake struct {
+	// lenient is for those that need no Origin and choose among the
+	// subprotocols on offer.
+	lenient bool
+	// protocol is the one chosen; none is named in the answer if empty.
+	protocol string
+	// binary sends binary messages.
+	binary bool
+	// receive takes each frame of the client's messages: the API server's
+	// library does not put fragments together again. It may block, and so keeps
+	// the client waiting. False ends the WebSocket.
+	receive func(frame []byte) bool
+}
+
+// webSocket is the server's end of a WebSocket. It is a [wire].
 type webSocket struct {
 	conn     net.Conn
-	in       *bufio.Reader // Owned by read.
-	done     chan struct{} // closed when read has returned
-	fragment int           // bytes per frame; 0 for one frame per message
-	pings    bool          // one before each frame
+	in       *bufio.Reader           // Owned by read.
+	receive  func(frame []byte) bool // Called by read; nil drops what comes.
+	done     chan struct{}           // closed when read has returned
+	opcode   byte                    // of the messages that are sent
+	fragment int                     // bytes per frame; 0 for one frame per message
+	pings    bool                    // one before each frame
 
 	mu  sync.Mutex
 	out *bufio.Writer // Guarded by mu.
@@ -48,20 +71,24 @@ type webSocket struct {
 // API server does: with a bare status line, after which it hangs up. Then the
 // result is nil without an error. gone is called when the client ends the
 // WebSocket. The caller closes it.
-func upgrade(c *call, gone func()) (*webSocket, error) {
+func upgrade(c *call, h handshake, gone func()) (*webSocket, error) {
 	conn, rw, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("hijack for a WebSocket: %w", err)
 	}
 	conn = c.plan.conn(conn)
 	out := bufio.NewWriterSize(conn, 4096)
-	if code, text := refusal(c.r); code != 0 {
+	if code, text := refusal(c.r, h.lenient); code != 0 {
 		fmt.Fprintf(out, "HTTP/1.1 %03d %s\r\n%s", code, http.StatusText(code), text)
 		return nil, errors.Join(out.Flush(), conn.Close())
 	}
 	fmt.Fprintf(out, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n", accept(c.r))
-	for _, p := range subprotocols(c.r) {
-		fmt.Fprintf(out, "Sec-WebSocket-Protocol: %s\r\n", p)
+	protocol := h.protocol
+	if !h.lenient {
+		protocol = strings.Join(subprotocols(c.r), ",")
+	}
+	if protocol != "" {
+		fmt.Fprintf(out, "Sec-WebSocket-Protocol: %s\r\n", protocol)
 	}
 	fmt.Fprint(out, "\r\n")
 	if out.Flush() != nil {
@@ -69,8 +96,11 @@ func upgrade(c *call, gone func()) (*webSocket, error) {
 		return nil, nil //nolint:nilerr // the client is gone; there is nobody to tell
 	}
 	ws := &webSocket{
-		conn: conn, in: rw.Reader, out: out, done: make(chan struct{}),
-		fragment: c.plan.fragment, pings: c.plan.pings,
+		conn: conn, in: rw.Reader, out: out, done: make(chan struct{}), receive: h.receive,
+		opcode: opText, fragment: c.plan.fragment, pings: c.plan.pings,
+	}
+	if h.binary {
+		ws.opcode = opBinary
 	}
 	go ws.read(gone)
 	return ws, nil
@@ -79,12 +109,13 @@ func upgrade(c *call, gone func()) (*webSocket, error) {
 // refusal is the status of a handshake that fails, with what follows its
 // status line, in the order in which the API server's library checks; 0 for
 // one that succeeds.
-func refusal(r *http.Request) (code int, rest string) {
+func refusal(r *http.Request, lenient bool) (code int, rest string) {
 	switch {
 	case r.Header.Get("Sec-WebSocket-Key") == "":
 		return http.StatusBadRequest, "\r\nmissing or bad challenge"
 	case r.Header.Get("Sec-WebSocket-Version") != "13":
 		return http.StatusBadRequest, "Sec-WebSocket-Version: 13\r\n\r\nmissing or bad WebSocket Version"
+	case lenient:
 	case !validOrigin(r.Header.Get("Origin")):
 		return http.StatusForbidden, "\r\n"
 	case len(subprotocols(r)) > 1:
@@ -110,7 +141,7 @@ func accept(r *http.Request) string {
 func (ws *webSocket) send(message []byte) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	opcode := byte(opText)
+	opcode := ws.opcode
 	for ws.fragment > 0 && len(message) > ws.fragment {
 		if err := ws.frame(opcode, message[:ws.fragment]); err != nil {
 			return err
@@ -165,7 +196,7 @@ func (ws *webSocket) raw(data []byte) error {
 
 // cut announces a frame of 1,000 bytes, sends a few of them and hangs up.
 func (ws *webSocket) cut() {
-	if ws.raw(append(frameHeader(opText|finBit, 1000), `{"type":"MODIFIED","obj`...)) == nil {
+	if ws.raw(append(frameHeader(ws.opcode|finBit, 1000), `{"type":"MODIFIED","obj`...)) == nil {
 		_ = ws.flush() // Hanging up is what follows in any case.
 	}
 	ws.conn.Close()
@@ -212,18 +243,24 @@ func (ws *webSocket) close() {
 	<-ws.done
 }
 
-// read answers pings and drops what else the client sends, until it closes.
+// read answers pings and hands over what the client sends until it closes.
 // Started by upgrade; ends when the conn is closed, which close waits for.
 func (ws *webSocket) read(gone func()) {
 	defer close(ws.done)
 	defer gone()
 	for {
 		opcode, payload, err := ws.readFrame()
-		if err != nil || opcode == opClose {
+		switch {
+		case err != nil || opcode == opClose:
 			return
-		}
-		if opcode == opPing && ws.pong(payload) != nil {
-			return
+		case opcode == opPing:
+			if ws.pong(payload) != nil {
+				return
+			}
+		case opcode < opClose && ws.receive != nil:
+			if !ws.receive(payload) {
+				return
+			}
 		}
 	}
 }
@@ -239,8 +276,8 @@ func (ws *webSocket) pong(payload []byte) error {
 
 var errFrame = errors.New("a client's frame breaks RFC 6455")
 
-// readFrame reads one frame of the client. The payload is kept of control
-// frames only.
+// readFrame reads one frame of the client. The payload of data frames is kept
+// only where somebody receives it.
 func (ws *webSocket) readFrame() (opcode byte, payload []byte, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(ws.in, head[:]); err != nil {
@@ -259,9 +296,12 @@ func (ws *webSocket) readFrame() (opcode byte, payload []byte, err error) {
 	if _, err := io.ReadFull(ws.in, mask[:]); err != nil {
 		return 0, nil, err
 	}
-	if !control {
+	if !control && ws.receive == nil {
 		_, err := io.CopyN(io.Discard, ws.in, length)
 		return opcode, nil, err
+	}
+	if !control && length > frameLimit {
+		return 0, nil, errFrame
 	}
 	payload = make([]byte, length)
 	_, err = io.ReadFull(ws.in, payload)

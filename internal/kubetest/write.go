@@ -183,8 +183,8 @@ type deleteOptions struct {
 	} `json:"preconditions"`
 }
 
-// serveDelete deletes at once, pods too: nothing here runs that would have to
-// be stopped first.
+// serveDelete deletes at once, pods too: what runs in one is killed, and not
+// waited for.
 func (s *Server) serveDelete(c *call, k *Kind, body []byte) error {
 	var o deleteOptions
 	if len(body) > 0 {
@@ -196,6 +196,7 @@ func (s *Server) serveDelete(c *call, k *Kind, body []byte) error {
 	if err != nil {
 		return err
 	}
+	s.node.collect()
 	if k.Resource == "pods" || k.Resource == "services" || k.Resource == "namespaces" {
 		writeJSON(c.w, c.r, http.StatusOK, last.encoded)
 		return nil

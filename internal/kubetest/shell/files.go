@@ -87,7 +87,7 @@ func (f *Files) open(name string) (io.Reader, error) {
 	case name == "/dev/urandom":
 		return rand.Reader, nil
 	}
-	return bytes.NewReader(n.data[:len(n.data):len(n.data)]), nil
+	return bytes.NewReader(slices.Clip(n.data)), nil
 }
 
 // zeros is /dev/zero.
@@ -134,6 +134,9 @@ type fileWriter struct {
 func (w fileWriter) Write(b []byte) (int, error) {
 	w.files.mu.Lock()
 	defer w.files.mu.Unlock()
+	if w.files.nodes[w.name] != w.node {
+		return len(b), nil // It was removed; what is written is lost with it.
+	}
 	if len(w.node.data)+len(b) > fileSize || w.files.bytes+len(b) > filesSize {
 		return 0, refused(w.name, "No space left on device")
 	}

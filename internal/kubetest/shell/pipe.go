@@ -13,7 +13,8 @@ type Pipe struct {
 	size int // Immutable.
 
 	mu      sync.Mutex
-	data    []byte        // Guarded by mu.
+	data    []byte        // what is held, and before it what was taken already; Guarded by mu.
+	taken   int           // of data; Guarded by mu.
 	ended   bool          // no more is written; Guarded by mu.
 	broken  bool          // nobody reads any more; Guarded by mu.
 	changed chan struct{} // closed and replaced at every change; Guarded by mu.
@@ -52,13 +53,13 @@ func (p *Pipe) read(b []byte) int {
 	if p.broken {
 		return 0
 	}
-	n := copy(b, p.data)
+	n := copy(b, p.data[p.taken:])
 	if n == 0 {
 		return 0
 	}
-	p.data = p.data[n:]
-	if len(p.data) == 0 {
-		p.data = nil
+	p.taken += n
+	if p.taken == len(p.data) {
+		p.data, p.taken = p.data[:0], 0
 	}
 	p.change()
 	return n
@@ -83,7 +84,7 @@ func (p *Pipe) WriteContext(ctx context.Context, b []byte) (written int, err err
 		p.mu.Lock()
 		closed, changed := p.broken || p.ended, p.changed
 		if !closed {
-			n := min(len(b)-written, p.size-len(p.data))
+			n := min(len(b)-written, p.room())
 			p.append(b[written : written+n])
 			written += n
 		}
@@ -107,16 +108,23 @@ func (p *Pipe) TryWrite(b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.broken && !p.ended {
-		p.append(b[:min(len(b), p.size-len(p.data))])
+		p.append(b[:min(len(b), p.room())])
 	}
 }
 
+// room is how much may be added. Called with mu held.
+func (p *Pipe) room() int { return p.size - (len(p.data) - p.taken) }
+
 // append adds b. Called with mu held.
 func (p *Pipe) append(b []byte) {
-	if len(b) > 0 {
-		p.data = append(p.data, b...)
-		p.change()
+	if len(b) == 0 {
+		return
 	}
+	if p.taken > 0 && len(p.data)+len(b) > cap(p.data) { // move rather than grow
+		p.data, p.taken = p.data[:copy(p.data, p.data[p.taken:])], 0
+	}
+	p.data = append(p.data, b...)
+	p.change()
 }
 
 // change wakes who waits. Called with mu held.
@@ -143,7 +151,7 @@ func (p *Pipe) CloseWrite() {
 func (p *Pipe) CloseRead() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broken, p.data = true, nil
+	p.broken, p.data, p.taken = true, nil, 0
 	p.change()
 }
 
