@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -67,18 +68,38 @@ type AnswersObjects interface {
 // table runs against that and against every stand-in, which so cannot drift into
 // fiction.
 func Answers(t *testing.T, target AnswersTarget) {
-	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: target.Roots}}
-	t.Cleanup(transport.CloseIdleConnections)
-	for _, group := range []struct {
-		name string
-		rows []answer
-	}{
+	putQuestions(t, target, []answerGroup{
 		{"discovery", discoveryAnswers},
 		{"refusal", refusalAnswers()},
 		{"list", listAnswers},
 		{"watch", watchAnswers},
 		{"expiry", expiryAnswers},
-	} {
+	})
+}
+
+// StreamAnswers is [Answers] for what comes from a node: logs, exec, attach and
+// port-forward. In the target's namespace are the pods of
+// [Cluster.RunSamplePods], whose processes nobody else talks to meanwhile, and
+// the permitted user may do all of it. Objects and Resource are not looked at.
+func StreamAnswers(t *testing.T, target AnswersTarget) {
+	putQuestions(t, target, []answerGroup{
+		{"logs", logAnswers()},
+		{"exec", execAnswers()},
+		{"attach", attachAnswers()},
+		{"port-forward", forwardAnswers()},
+	})
+}
+
+// answerGroup is what is asked about one thing.
+type answerGroup struct {
+	name string
+	rows []answer
+}
+
+func putQuestions(t *testing.T, target AnswersTarget, groups []answerGroup) {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: target.Roots}}
+	t.Cleanup(transport.CloseIdleConnections)
+	for _, group := range groups {
 		t.Run(group.name, func(t *testing.T) {
 			for _, row := range group.rows {
 				t.Run(row.name, func(t *testing.T) {
@@ -155,7 +176,11 @@ type handshake struct {
 	token     string
 	origin    string
 	protocols []string
+	frame     int // longest payload of a frame; messages that are longer go in several
 }
+
+// longFrame is more than any message of a row has.
+const longFrame = 64 << 10
 
 // properly is the handshake of a permitted watch.
 func (a *asker) properly() handshake {
@@ -173,6 +198,7 @@ func (a *asker) dial(say handshake, path string) (*websocket.Conn, got) {
 	dialer := websocket.Dialer{
 		TLSClientConfig:  &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: a.Roots},
 		HandshakeTimeout: answerTimeout, Subprotocols: say.protocols,
+		WriteBufferSize: cmp.Or(say.frame, longFrame),
 	}
 	socket, response, err := dialer.DialContext(a.ctx, "wss"+strings.TrimPrefix(a.URL, "https")+path, header)
 	if response == nil {

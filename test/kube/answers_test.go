@@ -66,3 +66,13 @@ func answersTarget(t *testing.T, c *Cluster) AnswersTarget {
 func TestAnswersOfARealAPIServer(t *testing.T) {
 	Answers(t, answersTarget(t, Shared(t)))
 }
+
+func TestStreamAnswersOfARealAPIServer(t *testing.T) {
+	c, _ := SharedNode(t)
+	if err := c.RunSamplePods(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	target := answersTarget(t, c)
+	target.Namespace = sampleNamespace
+	StreamAnswers(t, target)
+}

@@ -232,8 +232,11 @@ func silentForNothing(a *asker) {
 	}
 }
 
-func answersPing(a *asker) {
-	socket := a.watch("resourceVersion=" + a.now())
+func answersPing(a *asker) { a.wantPong(a.watch("resourceVersion=" + a.now())) }
+
+// wantPong checks that a ping is answered before anything else comes.
+func (a *asker) wantPong(socket *websocket.Conn) {
+	a.Helper()
 	errPong := errors.New("pong")
 	socket.SetPongHandler(func(data string) error {
 		if data != "are you there" {

@@ -46,6 +46,8 @@ func (c *Cluster) apiserverArgs() []string {
 		"--service-account-issuer", c.URL(), "--service-account-key-file", c.state.path("accounts.pub"),
 		"--service-account-signing-key-file", c.state.path("accounts.key"),
 		"--authorization-mode", "Node,RBAC", "--authentication-config", c.state.path("authentication.json"),
+		"--kubelet-certificate-authority", c.state.path("ca.crt"), "--kubelet-preferred-address-types", "InternalIP",
+		"--kubelet-client-certificate", c.state.path("kubelet-client.crt"), "--kubelet-client-key", c.state.path("kubelet-client.key"),
 		"--service-cluster-ip-range", "10.0.0.0/24", "--endpoint-reconciler-type", "none",
 		"--cert-dir", c.state.path("apiserver"),
 	}

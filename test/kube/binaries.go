@@ -14,7 +14,7 @@ import (
 
 // ErrOffline means that a program has to be built and its modules cannot be had:
 // they are neither in the module cache nor to be downloaded from here.
-var ErrOffline = errors.New("the modules of etcd and kube-apiserver cannot be downloaded")
+var ErrOffline = errors.New("the modules of a program that tests need cannot be downloaded")
 
 const (
 	quietFor      = 2 * time.Second  // a build that is faster says nothing
@@ -48,6 +48,21 @@ func Binaries(ctx context.Context, progress io.Writer) (etcd, apiserver string, 
 		return "", "", err
 	}
 	return etcd, apiserver, nil
+}
+
+// NodeBinary returns the path of the program that plays a node ([Node]), which is
+// ours (test/kube/node) and builds in some seconds, as [Binaries] does: a change
+// of its source makes another binary.
+func NodeBinary(ctx context.Context, progress io.Writer) (string, error) {
+	tools, err := toolsDir()
+	if err != nil {
+		return "", err
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	return nodeProgram.provide(ctx, tools, cache, progress)
 }
 
 // toolsDir finds test/kube/tools in the folder of this repository that the

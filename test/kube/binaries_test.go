@@ -126,6 +126,30 @@ func TestChangedPinIsAnotherBinary(t *testing.T) {
 	}
 }
 
+func TestChangedSourceIsAnotherBinary(t *testing.T) {
+	tools := tinyTools(t, "v1.2.3", tinySource)
+	stampWith := func(name, text string) string {
+		if err := os.WriteFile(filepath.Join(tools, "tiny", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r, err := tiny.plan(t.Context(), tools)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.stamp
+	}
+	first := stampWith("main.go", "package main")
+	if same := stampWith("main.go", "package main"); same != first {
+		t.Error("two stamps of the same source")
+	}
+	if tested := stampWith("main_test.go", "package main"); tested != first {
+		t.Error("a test has part in the stamp")
+	}
+	if other := stampWith("main.go", "package main // changed"); other == first {
+		t.Error("one stamp of two sources")
+	}
+}
+
 func TestBrokenSourceIsNotOffline(t *testing.T) {
 	tools, cache := tinyTools(t, "v1.2.3", "package main\n\nfunc main() { undefined() }\n"), t.TempDir()
 	binary, err := tiny.provide(t.Context(), tools, cache, io.Discard)

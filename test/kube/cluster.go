@@ -50,6 +50,7 @@ type Cluster struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	apiserver *process
+	node      *Node // nil unless started
 	stopped   bool
 }
 
@@ -117,7 +118,7 @@ func (c *Cluster) writeKeys() error {
 	if err := os.WriteFile(c.state.path("ca.crt"), c.ca.pem, 0o600); err != nil {
 		return err
 	}
-	for _, name := range []string{"etcd", "apiserver"} {
+	for _, name := range []string{"etcd", "apiserver", "node"} {
 		p, err := c.ca.server(name)
 		if err = errors.Join(err, p.write(c.state.path(name))); err != nil {
 			return err
@@ -125,6 +126,14 @@ func (c *Cluster) writeKeys() error {
 	}
 	store, err := c.ca.client("apiserver")
 	if err = errors.Join(err, store.write(c.state.path("etcd-client"))); err != nil {
+		return err
+	}
+	kubelets, err := c.ca.client("apiserver")
+	if err = errors.Join(err, kubelets.write(c.state.path("kubelet-client"))); err != nil {
+		return err
+	}
+	kubelet, err := c.ca.client("system:node:"+nodeName, "system:nodes")
+	if err = errors.Join(err, kubelet.write(c.state.path("node-client"))); err != nil {
 		return err
 	}
 	accounts, err := newKey()
@@ -192,6 +201,9 @@ func (c *Cluster) Stop() error {
 	}
 	c.stopped = true
 	var errs []error
+	if c.node != nil {
+		errs = append(errs, c.node.Kill())
+	}
 	for _, p := range []*process{c.apiserver, c.etcd} {
 		if p != nil {
 			errs = append(errs, p.kill())

@@ -12,7 +12,7 @@ import (
 // tailBytes is how much of each log a failure shows.
 const tailBytes = 6000
 
-var processNames = []string{"etcd", "kube-apiserver"}
+var processNames = []string{"etcd", "kube-apiserver", "node"}
 
 // logSizes returns how long each log is now.
 func (c *Cluster) logSizes() map[string]int64 {

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// program is one of the two binaries: which package of which pinned module it is.
+// program is one of the binaries: which package of which pinned module it is.
 type program struct {
 	name    string
-	tools   string // folder below test/kube/tools whose go.mod pins everything
+	tools   string // folder, from test/kube/tools, whose go.mod pins everything
 	module  string // the module whose version is the program's
 	pkg     string
 	takes   string // how long a cold build takes on 2 cores, for the progress line
@@ -40,6 +40,17 @@ var apiserverProgram = program{
 	pkg:     "k8s.io/kubernetes/cmd/kube-apiserver",
 	takes:   "about 6 minutes",
 	ldflags: kubernetesFlags,
+}
+
+// nodeProgram has its source where its pins are. Its version is that of the
+// library that decides how it streams.
+var nodeProgram = program{
+	name:    "node",
+	tools:   "../node",
+	module:  "k8s.io/cri-streaming",
+	pkg:     ".",
+	takes:   "some seconds",
+	ldflags: func(string) string { return stripped },
 }
 
 // kubernetesFlags stamps the version as Kubernetes' own build does; without it
@@ -85,8 +96,33 @@ func (p program) plan(ctx context.Context, tools string) (recipe, error) {
 	if err != nil {
 		return r, fmt.Errorf("ask for the Go version: %w", err)
 	}
-	r.stamp = stamp(toolchain, []byte(p.pkg), []byte(r.flags), mod, sum)
+	source, err := sources(r.dir)
+	if err != nil {
+		return r, err
+	}
+	r.stamp = stamp(append([][]byte{toolchain, []byte(p.pkg), []byte(r.flags), mod, sum}, source...)...)
 	return r, nil
+}
+
+// sources returns the Go files beside the go.mod, which have part in the build if
+// there are any.
+func sources(dir string) ([][]byte, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	var all [][]byte
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, []byte(filepath.Base(name)), text)
+	}
+	return all, nil
 }
 
 // stamp is the first 64 bits of the SHA-256 of the inputs, in hex.

@@ -75,6 +75,20 @@ func Shared(t testing.TB) *Cluster {
 	return shared.cluster
 }
 
+// SharedNode is [Shared] with the cluster's node, which the first call starts.
+// A test that kills the node must start it again.
+func SharedNode(t testing.TB) (*Cluster, *Node) {
+	t.Helper()
+	c := Shared(t)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	n, err := c.StartNode(ctx)
+	if err != nil {
+		giveUp(t, err)
+	}
+	return c, n
+}
+
 // New starts a cluster for one test, which stops it at its end; skips, failures
 // and logs are as with [Shared].
 func New(t testing.TB, options Options) *Cluster {
