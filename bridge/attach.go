@@ -3,14 +3,27 @@ package bridge
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
-
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
-	"github.com/sluice-gateway/sluice/internal/status"
 )
 
-func startAttach(_ context.Context, _ Upstream, _ *sluicev1.Open, _ Channel, _ *Options, done func(Outcome)) {
-	done(Outcome{Err: status.New(codes.Unimplemented, sluicev1.Reason_REASON_NOT_IMPLEMENTED, "skeleton")})
+// startAttach is Start for a container's running process. It returns when the channel is done with it. That the API server reports success
+// means that the process's output has ended, not how the process did: no exit is told.
+func startAttach(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(Outcome)) {
+	t := open.GetTarget().GetAttach()
+	p := newProcess(ctx, up, open, ch, opts)
+	p.path = podPath(t.GetNamespace(), t.GetPod(), "attach")
+	p.log = podPath(t.GetNamespace(), t.GetPod(), "log")
+	if p.policy == sluicev1.DetachPolicy_DETACH_POLICY_UNSPECIFIED { // the process was there before the channel
+		p.policy = sluicev1.DetachPolicy_DETACH_POLICY_LEAVE
+	}
+	p.query = streamsQuery(t, t.GetContainer())
+	p.streams = streamsOf(t)
+	done(p.run())
 }
 
-func validateAttach(*sluicev1.AttachTarget) error { return nil }
+func validateAttach(t *sluicev1.AttachTarget) error {
+	if err := validatePod("attach", t.GetNamespace(), t.GetPod(), t.GetContainer()); err != nil {
+		return err
+	}
+	return validateStreams("attach", t)
+}

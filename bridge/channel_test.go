@@ -98,6 +98,9 @@ func (c *testChannel) change() {
 func (c *testChannel) Credit() int {
 	defer c.enter()()
 	c.asked++
+	if c.closed {
+		return 0
+	}
 	if c.stingy && c.asked%3 == 0 {
 		return min(c.window-c.used, pieceCost+c.asked%100)
 	}
@@ -115,6 +118,12 @@ func (c *testChannel) AwaitCredit(ctx context.Context, n int) error {
 	}
 	c.calls.Add(1)
 	defer c.calls.Add(-1)
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		return errors.New("credit after CloseSend")
+	}
 	return c.await(ctx, func() bool { return c.window-c.used >= n })
 }
 

@@ -13,18 +13,19 @@ import (
 	"github.com/sluice-gateway/sluice/internal/status"
 )
 
-// A watch's cursor is base64url, without padding, of
+// A cursor is base64url, without padding, of
 //
 //	1 byte   version of the format, 1
-//	1 byte   kind, 'w'
+//	1 byte   kind, 'w' for a watch, 'l' for a log
 //	8 bytes  beginning of SHA-256 of the cluster's identity
 //	8 bytes  beginning of SHA-256 of the target
-//	n bytes  resource version
+//	n bytes  of a watch its resource version, of a log its position
 //
 // The hashes keep an honest client from continuing in the wrong place; a forged cursor opens nothing that an empty one would not.
 const (
 	cursorFormat = 1
 	watchCursor  = 'w'
+	logCursor    = 'l'
 	hashBytes    = 8
 	cursorHeader = 2 + 2*hashBytes
 	// maxCursor is how long a cursor may be, in characters.
@@ -76,22 +77,36 @@ func nameable(version string) bool {
 
 // version reads a cursor: INVALID_ARGUMENT with REASON_INVALID_CURSOR unless [cursors.at] made it, for this target and this cluster.
 func (c *cursors) version(cursor string) (string, error) {
+	rest, err := c.open(cursor)
+	switch {
+	case err != nil:
+		return "", err
+	case !nameable(string(rest)):
+		return "", foreignCursor()
+	}
+	return string(rest), nil
+}
+
+// open checks the header of a cursor and returns what follows.
+func (c *cursors) open(cursor string) (rest []byte, err error) {
 	if len(cursor) > maxCursor {
-		return "", invalidCursor("it is longer than %d characters", maxCursor)
+		return nil, invalidCursor("it is longer than %d characters", maxCursor)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	switch {
 	case err != nil || strings.ContainsAny(cursor, "\r\n"): // which the decoder would skip
-		return "", invalidCursor("it is not what this gateway made")
-	case len(raw) <= cursorHeader || raw[0] != cursorFormat || raw[1] != watchCursor || !nameable(string(raw[cursorHeader:])):
-		return "", invalidCursor("it is not what this gateway made")
+		return nil, foreignCursor()
+	case len(raw) <= cursorHeader || raw[0] != cursorFormat || raw[1] != c[1]:
+		return nil, foreignCursor()
 	case !bytes.Equal(raw[2:2+hashBytes], c[2:2+hashBytes]):
-		return "", invalidCursor("it belongs to another cluster")
+		return nil, invalidCursor("it belongs to another cluster")
 	case !bytes.Equal(raw[:cursorHeader], c[:]):
-		return "", invalidCursor("it belongs to another target")
+		return nil, invalidCursor("it belongs to another target")
 	}
-	return string(raw[cursorHeader:]), nil
+	return raw[cursorHeader:], nil
 }
+
+func foreignCursor() error { return invalidCursor("it is not what this gateway made") }
 
 func invalidCursor(format string, args ...any) error {
 	e := status.New(codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_CURSOR, format, args...)

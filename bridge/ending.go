@@ -17,11 +17,13 @@ import (
 // ending is why an upstream ended, or was not had at all.
 type ending struct {
 	cause  *status.Error
-	stood  time.Duration // how long it stood; 0 if it never did
+	had    bool          // it stood
+	stood  time.Duration // how long; 0 if it never did
 	heard  bool          // it brought an event or a bookmark
 	proper bool          // it ended as the API server ends a watch whose time is over
 	said   bool          // cause was an event of the watch
 	silent bool          // it was closed because it said nothing
+	quiet  bool          // the client need not know of the wait that follows
 }
 
 // Error implements error.

@@ -301,11 +301,11 @@ func TestWhatIsNoList(t *testing.T) {
 func TestWatchIsWhereTheChannelIs(t *testing.T) {
 	ch := newTestChannel(t, "x")
 	ch.opened, ch.stingy = &sluicev1.Opened{}, true
-	w := &watch{ch: ch, opts: WithDefaults(Options{}), cursors: watchCursors("c", pods())}
-	w.queue = new(queue)
+	w := &watch{follower: follower{ch: ch, opts: WithDefaults(Options{}), queue: new(queue)}, cursors: watchCursors("c", pods())}
+	w.events.queue = w.queue
 	for i := range 4 {
 		event := fmt.Appendf(nil, `{"type":"ADDED","object":{"kind":"X","metadata":{"name":"n","resourceVersion":"%d"}}}`, i)
-		if _, err := w.add(event, true, true); err != nil {
+		if _, err := w.events.add(event, true, true); err != nil {
 			t.Fatal(err)
 		}
 	}

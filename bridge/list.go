@@ -38,6 +38,7 @@ func (w *watch) beginNow(ctx context.Context) error {
 // listPages sends the objects there are as ADDED events, page by page, for API servers that do not stream lists.
 func (w *watch) listPages(ctx context.Context) error {
 	w.queue = queues.Get().(*queue)
+	w.events.queue = w.queue
 	defer func() { w.queue.release(); w.queue = nil }()
 	q := selection(w.target)
 	q.Set("limit", strconv.Itoa(w.opts.PageSize))
@@ -83,7 +84,7 @@ func (p *pageWriter) add(o *objects, object json.RawMessage) error {
 		if last {
 			size = len(event)
 		}
-		if _, err := p.framer.add(event[:size], text, last); err != nil {
+		if _, err := p.events.add(event[:size], text, last); err != nil {
 			return err
 		}
 		if last {

@@ -28,6 +28,8 @@ type Options struct {
 	Stall time.Duration
 	// PingEvery is the silence after which the upstream is pinged: 15 s. PingTimeout is how long it may take to answer: 10 s.
 	PingEvery, PingTimeout time.Duration
+	// Stir is how long a client may say nothing to a process before its upstream is sent an empty message: 1 h.
+	Stir time.Duration
 	// BodyTimeout is how long the body of a list may bring nothing: 30 s.
 	BodyTimeout time.Duration
 	// PageSize is how many objects a list asks for at once: 500.
@@ -55,6 +57,7 @@ func WithDefaults(o Options) *Options {
 	set(&o.Stall, 10*time.Second)
 	set(&o.PingEvery, 15*time.Second)
 	set(&o.PingTimeout, 10*time.Second)
+	set(&o.Stir, time.Hour)
 	set(&o.BodyTimeout, 30*time.Second)
 	set(&o.PageSize, 500)
 	set(&o.ObjectBytes, 4<<20)

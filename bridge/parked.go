@@ -34,7 +34,7 @@ var _ ready.Source = (*live)(nil)
 
 // park leaves the upstream to the readiness loop, if there is one and the upstream is a socket. From then on nothing of it may be touched here.
 func (l *live) park() (parked bool, err error) {
-	loops := l.watch.opts.Loops
+	loops := l.follower.opts.Loops
 	if loops == nil {
 		return false, nil
 	}
@@ -46,7 +46,7 @@ func (l *live) park() (parked bool, err error) {
 	if l.handle, err = loops.Add(fd, l); err != nil {
 		return false, lost(err)
 	}
-	l.stop = context.AfterFunc(l.watch.ctx, l.wake) // harmless when it comes after the end
+	l.stop = context.AfterFunc(l.follower.ctx, l.wake) // harmless when it comes after the end
 	l.attend(l.wake)
 	l.armed.Store(true)
 	l.handle.Wake()
@@ -82,15 +82,15 @@ func (l *live) Step(hangup bool) (next ready.Next) {
 }
 
 // Left implements ready.Source.
-func (l *live) Left() { go l.watch.resume(l, l.err) }
+func (l *live) Left() { go l.follower.resume(l, l.err) }
 
 // turn is one turn of the loop: a step, if there is credit for it.
 func (l *live) turn() (ready.Next, error) {
-	if l.watch.ctx.Err() != nil || l.interrupted.Load() {
+	if l.follower.ctx.Err() != nil || l.interrupted.Load() {
 		return ready.Leave, lost(net.ErrClosed)
 	}
 	if l.need > 0 {
-		if l.watch.ch.Credit() < l.need {
+		if l.follower.ch.Credit() < l.need {
 			return l.await(l.need)
 		}
 		l.need = 0
@@ -120,18 +120,18 @@ func (l *live) try(limit, part int) (err error) {
 // await pauses until the channel takes n bytes, or goes on if it does. It gives up with errStalled when for as long as Options.Stall the channel took
 // nothing at all.
 func (l *live) await(n int) (ready.Next, error) {
-	w := l.watch
-	told, err := w.ch.NotifyCredit(n, l.wake)
+	f := l.follower
+	told, err := f.ch.NotifyCredit(n, l.wake)
 	if !told || err != nil {
 		l.need = 0
 		return ready.Again, err
 	}
-	credit := w.ch.Credit()
+	credit := f.ch.Credit()
 	switch {
-	case l.need == 0 || credit > l.had && time.Since(l.began) >= w.opts.Stall:
+	case l.need == 0 || credit > l.had && time.Since(l.began) >= f.opts.Stall:
 		l.need, l.had, l.began = n, credit, time.Now()
 		l.restart()
-	case time.Since(l.began) >= w.opts.Stall:
+	case time.Since(l.began) >= f.opts.Stall:
 		return ready.Leave, errStalled
 	}
 	return ready.Pause, nil
@@ -140,8 +140,8 @@ func (l *live) await(n int) (ready.Next, error) {
 // restart sets the timer of a channel that takes nothing.
 func (l *live) restart() {
 	if l.stalls == nil {
-		l.stalls = time.AfterFunc(l.watch.opts.Stall, l.wake)
+		l.stalls = time.AfterFunc(l.follower.opts.Stall, l.wake)
 		return
 	}
-	l.stalls.Reset(l.watch.opts.Stall)
+	l.stalls.Reset(l.follower.opts.Stall)
 }

@@ -67,23 +67,6 @@ func TestValidateNamesTheField(t *testing.T) {
 	}
 }
 
-func TestOtherTargetsAreNotImplemented(t *testing.T) {
-	for _, target := range []*sluicev1.Target{
-		{Target: &sluicev1.Target_Logs{}},
-		{Target: &sluicev1.Target_Exec{}},
-		{Target: &sluicev1.Target_Attach{}},
-		{Target: &sluicev1.Target_PortForward{}},
-	} {
-		err := Validate(target)
-		if status.Code(err) != codes.Unimplemented || status.Reason(err) != sluicev1.Reason_REASON_NOT_IMPLEMENTED {
-			t.Errorf("%T: %v", target.Target, err)
-		}
-	}
-	if err := Validate(nil); status.Reason(err) != sluicev1.Reason_REASON_INVALID_TARGET {
-		t.Errorf("no target: %v", err)
-	}
-}
-
 func TestNameJoinsTheFieldSelector(t *testing.T) {
 	w := pods()
 	w.Name, w.FieldSelector, w.LabelSelector = "a,b=c", "spec.nodeName=n;1", "app in (a, b)"

@@ -2,46 +2,38 @@ package bridge
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"net/http"
-	"time"
+	"net/url"
+	"strconv"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/status"
+	"github.com/sluice-gateway/sluice/internal/websocket"
 )
 
-// watch is one channel's watch, over as many upstreams as it takes. run opens one after the other; what moves an upstream's events is either
-// its pump, on run's goroutine, or the readiness loop, and then run ends and another one begins after the upstream. Either way step is one
-// read. A watch holds no event while it waits.
+// watch follows the changes of objects, or begins with a list of them.
 type watch struct {
+	follower
+
 	// Immutable after newWatch.
-	ctx     context.Context // the channel's
-	done    func(Outcome)
-	up      Upstream
-	ch      Channel
-	opts    *Options
 	target  *sluicev1.WatchTarget
 	cursors *cursors
 
-	// Owned by run's goroutine, or by the loop's.
-	framer
-	live    *live     // the upstream that stands; nil for none
-	version string    // where the next upstream goes on; empty when it must begin with a list
-	listing bool      // what comes are the objects of a list, in no order: they carry no cursor
-	partial bool      // the last piece that was taken is not the last of its event
-	paged   bool      // the API server does not stream lists: ask for pages
-	tried   bool      // the last upstream was to begin with a list
-	known   bool      // the client has a state: a list is announced to it as a resync
-	opened  bool      // Opened was said
-	waiting bool      // RECONNECTING was said, and nothing since
-	moved   bool      // an event or bookmark has changed version since the last upstream ended
-	abrupt  uint8     // upstreams in a row that ended well, at once, and without an event
-	attempt uint32    // upstreams in a row that brought nothing
-	refused time.Time // since when the API server refuses a watch that it let in before; zero when it does not
+	// Owned as the follower.
+	events  framer
+	version string // where the next upstream goes on; empty when it must begin with a list
+	listing bool   // what comes are the objects of a list, in no order: they carry no cursor
+	paged   bool   // the API server does not stream lists: ask for pages
+	tried   bool   // the last upstream was to begin with a list
+	abrupt  uint8  // upstreams in a row that ended well, at once, and without an event
+	said    []byte // a bookmark or error that waits until what came before it is taken
+	invalid error  // what came is no event; this too waits
 }
+
+var _ kind = (*watch)(nil)
 
 // startWatch is Start for a watch. Client data is none of its business: nothing is written to its upstream.
 func startWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(Outcome)) {
@@ -55,8 +47,8 @@ func startWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channe
 
 func newWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options, done func(Outcome)) (*watch, error) {
 	target := open.GetTarget().GetWatch()
-	w := &watch{ctx: ctx, done: done, up: up, ch: ch, opts: opts, target: target, cursors: watchCursors(up.Identity(), target)}
-	w.text = open.GetText()
+	w := &watch{target: target, cursors: watchCursors(up.Identity(), target), events: framer{text: open.GetText()}}
+	w.follower = follower{ctx: ctx, done: done, up: up, ch: ch, opts: opts, kind: w}
 	if open.GetCursor() == "" {
 		return w, nil
 	}
@@ -68,62 +60,7 @@ func newWatch(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel,
 	return w, nil
 }
 
-// run opens upstreams until the context or the channel ends, or the API server refuses for good; or until an upstream is left to the loop.
-func (w *watch) run() {
-	parked, err := w.upstreams()
-	if !parked {
-		w.done(Outcome{Err: err})
-	}
-}
-
-// upstreams opens and pumps upstreams. parked says that the last one goes on without it.
-func (w *watch) upstreams() (parked bool, err error) {
-	defer func() { err = w.survive(recover(), err) }()
-	for {
-		l, err := w.open()
-		if err == nil {
-			if parked, err = l.park(); parked {
-				return true, nil
-			}
-			if err == nil {
-				err = l.pump()
-			}
-			err = l.ended(err)
-		}
-		if err = w.after(err); err != nil {
-			return false, err
-		}
-	}
-}
-
-// survive makes what recover has returned the end of this watch, if that is a panic.
-func (w *watch) survive(recovered any, err error) error {
-	e := panicked(recovered)
-	if e == nil {
-		return err
-	}
-	if w.live != nil {
-		w.live.end()
-	}
-	return e
-}
-
-// resume goes on after an upstream that the loop has let go, because of err. Started by the loop; ends as run does.
-func (w *watch) resume(l *live, err error) {
-	if err = w.finish(l, err); err != nil {
-		w.done(Outcome{Err: err})
-		return
-	}
-	w.run()
-}
-
-// finish ends an upstream and decides what follows.
-func (w *watch) finish(l *live, err error) (final error) {
-	defer func() { final = w.survive(recover(), final) }()
-	return w.after(l.ended(err))
-}
-
-// open opens the upstream that continues the watch.
+// open implements kind.
 func (w *watch) open() (*live, error) {
 	w.tried = false
 	switch {
@@ -144,61 +81,21 @@ func (w *watch) open() (*live, error) {
 	return w.follow()
 }
 
-// after decides what follows an upstream that has ended, or was not had: nil when the next may be opened, otherwise the error that ends the
-// watch.
-func (w *watch) after(err error) error {
-	w.queue, w.msg, w.listing = nil, message{}, false
-	if w.ctx.Err() != nil {
-		return w.ctx.Err()
-	}
-	if w.tried && w.version == "" && w.unstreamable(err) {
-		w.paged = true
-		return nil
-	}
-	return w.recover(w.ctx, err)
+// release implements kind: the pieces of events lie where they were read.
+func (w *watch) release() {}
+
+// reset implements kind.
+func (w *watch) reset() {
+	w.events.msg, w.listing, w.said, w.invalid = message{}, false, nil, nil
 }
 
-// recover decides what follows the end of an upstream: nil when the next may be opened, after a wait if need be; otherwise the error
-// that ends the watch.
-func (w *watch) recover(ctx context.Context, err error) error {
-	var e *ending
-	switch {
-	case errors.Is(err, errStalled):
-		return w.awaitReceiver(ctx)
-	case !errors.As(err, &e): // of the channel
-		return err
-	case terminal(e.cause) && !w.doubtful(e):
-		return e.cause
-	}
+// lost implements kind. A version that is gone is followed by a list.
+func (w *watch) lost(e *ending) (again bool) {
 	gone := expired(e.cause) || w.endsAbruptly(e)
 	if gone {
 		w.version = ""
 	}
-	if w.moved || e.stood >= w.opts.Steady {
-		w.attempt = 0
-	}
-	w.moved = false
-	w.attempt++
-	if w.attempt == 1 && (gone || e.stood >= w.opts.Steady) {
-		w.abandon(e.cause)
-		return nil
-	}
-	wait := w.opts.backoff(w.attempt, e.cause.RetryAfter)
-	w.reconnecting(e.cause, wait)
-	return sleep(ctx, wait)
-}
-
-// doubtful reports whether a refusal may not be meant. An API server that has just started knows neither its roles nor its issuers' keys
-// yet: it answers 403 and 401 to those whom it let in before. It is believed when it has said so for Options.Doubt.
-func (w *watch) doubtful(e *ending) bool {
-	code := e.cause.HTTPCode
-	if e.said || !w.opened && !w.known || code != http.StatusForbidden && code != http.StatusUnauthorized {
-		return false
-	}
-	if w.refused.IsZero() {
-		w.refused = time.Now()
-	}
-	return time.Since(w.refused) < w.opts.Doubt
+	return gone
 }
 
 // endsAbruptly reports the second end in a row that is proper but within a moment and without any event.
@@ -215,43 +112,71 @@ func (w *watch) endsAbruptly(e *ending) bool {
 	return true
 }
 
-// awaitReceiver waits, for as long as it takes, until the channel takes something again.
-func (w *watch) awaitReceiver(ctx context.Context) error {
-	if err := w.ch.AwaitCredit(ctx, w.quantum()); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return err
+// detour implements kind: an API server that does not stream lists is asked for pages.
+func (w *watch) detour(e *ending) bool {
+	if !w.tried || w.version != "" || !unstreamable(e) {
+		return false
 	}
-	w.abandon(status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "the receiver took nothing; the watch is opened again"))
-	return nil
+	w.paged = true
+	return true
 }
 
-// abandon tells the client that the event whose pieces it has will begin anew.
-func (w *watch) abandon(cause *status.Error) {
-	if w.partial {
-		w.reconnecting(cause, 0)
-	}
+// follow watches from w.version on.
+func (w *watch) follow() (*live, error) {
+	q := w.watchQuery()
+	q.Set("resourceVersion", w.version)
+	return w.dial(watchPath(w.target), q, w.askFuture)
 }
 
-func (w *watch) reconnecting(cause *status.Error, wait time.Duration) {
-	w.say(&sluicev1.ChannelState{
-		Kind: sluicev1.ChannelState_KIND_RECONNECTING, Attempt: max(w.attempt, 1), Status: cause.Proto(), NextTry: durationpb.New(wait),
+// streamList has the watch itself begin with the objects there are (KEP-3157). It asks for no version, which means the newest: a list never
+// goes back in time.
+func (w *watch) streamList() (*live, error) {
+	q := w.watchQuery()
+	q.Set("sendInitialEvents", "true")
+	q.Set("resourceVersionMatch", "NotOlderThan")
+	l, err := w.dial(watchPath(w.target), q, func(context.Context) (*status.Error, bool) {
+		return status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "the API server does not begin the list"), false
 	})
-	w.waiting = true
+	if err == nil {
+		w.beginList()
+	}
+	return l, err
 }
 
-// stands tells the client that there is an upstream, unless it never knew that there was none.
-func (w *watch) stands(subprotocol string) {
-	w.refused = time.Time{}
-	if !w.opened {
-		w.opened = true
-		w.ch.Opened(&sluicev1.Opened{Subprotocol: subprotocol, Capabilities: &sluicev1.Capabilities{Resumable: true}})
+// unstreamable reports whether a streamed list ended because the API server cannot do that; if something else is wrong with the request,
+// the list in pages will show it.
+func unstreamable(e *ending) bool {
+	switch e.cause.HTTPCode {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return true
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusTooManyRequests:
+		return false
 	}
-	if w.waiting {
-		w.waiting = false
-		w.say(&sluicev1.ChannelState{Kind: sluicev1.ChannelState_KIND_CONNECTED})
+	return e.said || e.silent // what it says is that etcd cannot tell its progress, or that the resource has no watch cache
+}
+
+func (w *watch) watchQuery() url.Values {
+	q := selection(w.target)
+	q.Set("watch", "true")
+	q.Set("allowWatchBookmarks", "true")
+	return q
+}
+
+// askFuture lists one object at a version not older than the watch's: an API server that has not reached it says so.
+func (w *watch) askFuture(ctx context.Context) (verdict *status.Error, again bool) {
+	q := selection(w.target)
+	q.Set("limit", "1")
+	q.Set("resourceVersion", w.version)
+	q.Set("resourceVersionMatch", "NotOlderThan")
+	res, err := w.up.Get(ctx, watchPath(w.target), q)
+	if err != nil {
+		if e := status.From(err); inFuture(e) {
+			return e, false
+		}
+		return nil, true
 	}
+	_ = res.Body.Close() // what it lists is of no interest
+	return nil, false
 }
 
 // beginList makes what follows the objects of a list, from the first one on.
@@ -268,19 +193,91 @@ func (w *watch) endList(version string) {
 	w.say(&sluicev1.ChannelState{Kind: sluicev1.ChannelState_KIND_RESYNC_END, Cursor: w.cursors.at(version)})
 }
 
-// say sends a state. A receiver drops what it has of an event when it hears one.
-func (w *watch) say(s *sluicev1.ChannelState) {
-	w.partial = false
-	w.ch.State(s)
+// frame implements kind. It stops at a bookmark or an error.
+func (w *watch) frame(fragments []websocket.Fragment) (through int, halted bool) {
+	w.events.queue = w.queue
+	for ; through < len(fragments) && w.said == nil && w.invalid == nil; through++ {
+		f := &fragments[through]
+		w.said, w.invalid = w.events.add(f.Bytes, f.Text, f.Last)
+	}
+	if w.invalid == nil {
+		w.live.hear()
+	}
+	return through, w.said != nil || w.invalid != nil
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// settle implements kind.
+func (w *watch) settle() error {
+	if w.invalid != nil {
+		return w.invalid
 	}
+	return w.obey()
+}
+
+// obey does what a bookmark or an error says.
+func (w *watch) obey() error {
+	var c control
+	err := json.Unmarshal(w.said, &c)
+	w.said = nil
+	if err != nil {
+		return brokenEvent("a bookmark or an error is not JSON").Wrap(err)
+	}
+	if c.Type == "ERROR" {
+		return &ending{cause: said(w.up.Cluster(), c.Object), said: true}
+	}
+	var o bookmarked
+	if err := json.Unmarshal(c.Object, &o); err != nil {
+		return brokenEvent("a bookmark holds no object").Wrap(err)
+	}
+	w.bookmark(&o)
+	return nil
+}
+
+// bookmarked is the object of a BOOKMARK (https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks).
+type bookmarked struct {
+	Metadata struct {
+		ResourceVersion string            `json:"resourceVersion"`
+		Annotations     map[string]string `json:"annotations"`
+	} `json:"metadata"`
+}
+
+// initialEventsEnd is the annotation of the bookmark that ends a streamed list (KEP-3157).
+const initialEventsEnd = "k8s.io/initial-events-end"
+
+// bookmark takes the version of a bookmark, which is not delivered: the next event's cursor is beyond it.
+func (w *watch) bookmark(o *bookmarked) {
+	complete, _ := strconv.ParseBool(o.Metadata.Annotations[initialEventsEnd])
+	switch version := o.Metadata.ResourceVersion; {
+	case w.listing && complete:
+		w.endList(version)
+	case !w.listing && nameable(version):
+		w.version, w.moved = version, true
+	}
+}
+
+// offerRun implements kind: the last event of the run carries a cursor.
+func (w *watch) offerRun(n int) (taken int) {
+	q := w.queue
+	marked, version := -1, ""
+	if !w.listing {
+		if marked, version = q.last(n); marked >= 0 {
+			q.pieces[marked].Cursor = w.cursors.at(version)
+		}
+	}
+	taken = w.ch.Offer(q.pieces[q.head : q.head+n])
+	if taken == 0 {
+		return 0
+	}
+	if !w.listing {
+		if marked >= q.head+taken { // the channel took less than it said it would
+			q.pieces[marked].Cursor = ""
+			marked, version = q.last(taken)
+		}
+		if marked >= 0 {
+			w.version, w.moved = version, true
+		}
+	}
+	q.head += taken
+	w.partial, w.known = q.pieces[q.head-1].More, true
+	return taken
 }

@@ -1,0 +1,124 @@
+package bridge
+
+import (
+	"errors"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+
+	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/status"
+)
+
+// detour implements kind: it draws the conclusions from an upstream's end. What such an end leaves to be asked is asked at once.
+func (g *logs) detour(e *ending) bool {
+	if !e.had {
+		return g.stage == logRest && g.missing(e)
+	}
+	moved := g.pos != g.from
+	if g.moved = moved; moved {
+		g.attempt, g.reader.lenient = 0, false
+	}
+	g.silent = g.silent || g.virgin && e.stood >= g.opts.Steady
+	if !e.proper {
+		g.proper, g.empty, g.amiss = 0, 0, 0
+		g.restartEnd()
+		return false
+	}
+	return g.conclude(moved)
+}
+
+// restartEnd forgets a last line that did not come whole.
+func (g *logs) restartEnd() {
+	switch {
+	case g.stage != logEnd:
+	case g.pos.offset > 0:
+		g.pos = position{instance: g.pos.instance}
+	case g.pos.begun():
+		g.stage, g.virgin = logCurrent, false
+	}
+}
+
+// lost implements kind. After an end that looks proper the API server may not know yet what became of the container.
+func (g *logs) lost(e *ending) (again bool) {
+	e.quiet = e.proper && g.attempt < quietAttempts
+	return e.proper
+}
+
+// manyEnds is how many proper ends in a row are believed although each has brought something: the log is written faster than it is read.
+const manyEnds = 8
+
+// conclude draws the conclusions from a proper end.
+func (g *logs) conclude(moved bool) (again bool) {
+	found := g.reader.found() || g.reader.lenient
+	g.count(moved, found)
+	switch {
+	case g.stage == logEnd:
+		g.stage, g.virgin, g.silent = logCurrent, !g.pos.begun(), true
+		return true
+	case g.stage == logRest && !moved:
+		if found && g.proper > 1 || g.amiss > 1 {
+			g.stage, g.carried = logRested, !found
+		}
+		return true
+	case moved:
+		g.whole = g.check && !g.follows() && g.proper >= manyEnds
+		return true
+	case g.check && g.amiss > 1:
+		g.tellGap("the log is shorter than what was read of it before: it was rotated or truncated")
+		g.reader.lenient, g.whole = true, true
+		return true
+	}
+	g.whole = g.proper > 1 && g.check && found || g.reader.spoken && found // the kubelet says why there is no more
+	return g.whole || !g.follows() && g.proper == 1
+}
+
+// count counts the ends in a row that looked proper.
+func (g *logs) count(moved, found bool) {
+	g.proper++
+	g.empty++
+	g.amiss++
+	if moved {
+		g.empty = 0
+	}
+	if moved || found {
+		g.amiss = 0
+	}
+}
+
+// missing takes note that there is no log of the container that was started anew.
+func (g *logs) missing(e *ending) bool {
+	if code := e.cause.HTTPCode; code != http.StatusBadRequest && code != http.StatusNotFound {
+		return false
+	}
+	g.stage = logRested
+	g.tellGap("the log of the container that was started anew is gone; its last lines may be missing")
+	return true
+}
+
+// refusal is what becomes of a channel whose log is refused: one that had an upstream waits for its container to run.
+func (g *logs) refusal(err error) error {
+	var e *ending
+	if !errors.As(err, &e) || !g.granted || g.stage == logRest {
+		return err
+	}
+	switch {
+	case e.cause.HTTPCode == http.StatusNotFound:
+		return g.gone("the pod is gone")
+	case e.cause.HTTPCode == http.StatusBadRequest && g.seen: // it is waiting to start
+		cause := *e.cause
+		cause.Code, cause.HTTPCode = codes.Unavailable, 0
+		return &ending{cause: &cause}
+	}
+	return err
+}
+
+// gone is the end of a log whose container is gone.
+func (g *logs) gone(what string) *status.Error {
+	return status.New(codes.NotFound, sluicev1.Reason_REASON_TARGET_GONE, "%s; the log ends", what)
+}
+
+// notRunning is why there is no upstream now.
+func notRunning() *ending {
+	return &ending{cause: status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "the container does not run; it is waited for")}
+}
