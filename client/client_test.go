@@ -15,6 +15,7 @@ import (
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/issuer"
 	"github.com/sluice-gateway/sluice/internal/kubetest"
+	"github.com/sluice-gateway/sluice/mux"
 	"github.com/sluice-gateway/sluice/server"
 	"github.com/sluice-gateway/sluice/test/rig"
 )
@@ -350,5 +351,23 @@ func TestBackoff(t *testing.T) {
 	resources, err := c.Resources(ctx, rig.Cluster)
 	if err != nil || len(resources.GetResources()) == 0 {
 		t.Errorf("resources: %v, %v", resources, err)
+	}
+}
+
+// What no frame has room for is refused on this side, by every kind.
+func TestAnOpenThatIsTooLongIsRefused(t *testing.T) {
+	g := newGateway(t, mux.Config{}, nil)
+	c := g.client(t, g.addr())
+	ctx, long := within(t), strings.Repeat("x", 100<<10)
+	_, ofWatch := c.Watch(client.WatchRequest{Target: &sluicev1.WatchTarget{Name: long}}).Next(ctx)
+	_, ofLog := c.Logs(client.LogsRequest{Target: &sluicev1.LogTarget{Pod: long}}).Next(ctx)
+	_, ofForward := c.PortForward(ctx, client.PortForwardRequest{Target: &sluicev1.PortForwardTarget{Pod: long}})
+	for kind, err := range map[string]error{
+		"watch": ofWatch, "log": ofLog, "port-forward": ofForward, "exec": c.Exec(ctx, client.ExecRequest{Target: command(long)}),
+		"attach": c.Attach(ctx, client.AttachRequest{Target: &sluicev1.AttachTarget{Pod: long}}),
+	} {
+		if e, ok := errors.AsType[*client.Error](err); !ok || e.Reason != sluicev1.Reason_REASON_INVALID_TARGET {
+			t.Errorf("%s: %v", kind, err)
+		}
 	}
 }

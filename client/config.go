@@ -97,11 +97,13 @@ func (p Phase) String() string {
 	return [...]string{"connecting", "connected", "waiting", "draining", "closed"}[p]
 }
 
-// State is what has become of a client's session.
+// State is what has become of one of a client's sessions. There is one, and while a gateway goes away another beside it.
 type State struct {
 	Phase Phase
 	// Session is its id, once it has one.
 	Session string
+	// Former says that another session has taken over, and that this one lives on only for the processes and the TCP connections in it.
+	Former bool
 	// Resumed says, when connected, that the session goes on where it was.
 	Resumed bool
 	// Attempt counts the attempts since the last link, from 1.

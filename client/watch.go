@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"google.golang.org/grpc/codes"
 
@@ -52,90 +51,33 @@ func (e Event) Into(object any) error {
 // Watch follows the objects of one resource for as long as the client lives, over lost links, lost sessions and ended upstreams. One
 // goroutine calls Next; Close may be called from any.
 type Watch struct {
-	// Immutable after Client.Watch.
-	c      *Client
-	req    WatchRequest
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-
-	mu sync.Mutex
-	ch *mux.Channel // Owned by Next, which writes it under mu: Close reads it.
+	req WatchRequest // Immutable after Client.Watch.
+	f   *follower
 
 	// Owned by Next.
 	follow  position
 	pending *Event // to be told before the next channel's events
-	err     error
 }
 
 // Watch opens a watch. It does not wait: refusals are told by Next.
 func (c *Client) Watch(req WatchRequest) *Watch {
-	w := &Watch{c: c, req: req, follow: position{cursor: req.Cursor, listing: req.Cursor == ""}}
-	w.ctx, w.cancel = context.WithCancel(c.ctx)
-	return w
+	return &Watch{req: req, f: newFollower(c, "watch"), follow: position{cursor: req.Cursor, listing: req.Cursor == ""}}
 }
 
 // Close ends the watch. Next returns an error from then on.
-func (w *Watch) Close() {
-	w.cancel()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ch != nil {
-		w.ch.Close("the watch is closed")
-	}
-}
-
-// use makes ch the watch's channel, unless the watch is closed: then it is closed too.
-func (w *Watch) use(ch *mux.Channel) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ch = ch
-	if ch != nil && w.ctx.Err() != nil {
-		ch.Close("the watch is closed")
-	}
-}
+func (w *Watch) Close() { w.f.close() }
 
 // Next waits for the next event. io.EOF says that the gateway has ended the watch without an error. An *[Error] is the end of the watch; the
 // end of ctx is not: Next may be called again.
-func (w *Watch) Next(ctx context.Context) (Event, error) {
-	if w.err != nil {
-		return Event{}, w.err
+func (w *Watch) Next(ctx context.Context) (ev Event, err error) {
+	err = w.f.steps(ctx, func(ctx context.Context) (last bool, err error) {
+		ev, last, err = w.next(ctx)
+		return last, err
+	})
+	if err != nil {
+		return Event{}, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(w.ctx, cancel)
-	defer stop()
-	for {
-		ev, ok, err := w.next(ctx)
-		switch {
-		case ok:
-			return ev, nil
-		case err == nil:
-		case w.ctx.Err() != nil:
-			w.fail(w.closedError())
-			return Event{}, w.err
-		case ctx.Err() != nil:
-			return Event{}, err
-		default:
-			w.fail(err)
-			return Event{}, err
-		}
-	}
-}
-
-func (w *Watch) closedError() error {
-	if err := w.c.Err(); err != nil {
-		return err
-	}
-	return errWatchClosed
-}
-
-var errWatchClosed = status.New(codes.Canceled, sluicev1.Reason_REASON_CLOSED_BY_PEER, "the watch is closed")
-
-func (w *Watch) fail(err error) {
-	w.err = err
-	if w.ch != nil {
-		w.ch.Close("the watch is closed")
-	}
+	return ev, nil
 }
 
 // next is one step: an event, an error, or neither when there is to be another step.
@@ -145,18 +87,15 @@ func (w *Watch) next(ctx context.Context) (Event, bool, error) {
 		w.pending = nil
 		return ev, true, nil
 	}
-	if w.ch == nil {
+	if w.f.ch == nil {
 		return Event{}, false, w.open(nil)
 	}
-	me, err := w.ch.Next(ctx)
-	if err == nil {
-		defer w.ch.Used(&me)
-		return w.event(&me)
+	me, ok, err := w.f.next(ctx)
+	if !ok {
+		return Event{}, false, err
 	}
-	if ctx.Err() != nil {
-		return Event{}, false, fmt.Errorf("watch: %w", ctx.Err())
-	}
-	return Event{}, false, w.again(err)
+	defer w.f.used(&me)
+	return w.event(&me)
 }
 
 // open opens a channel where the watch stands. In the middle of a list that is at its beginning, and the caller is told.
@@ -164,26 +103,9 @@ func (w *Watch) open(sink mux.Sink) error {
 	if w.follow.begins() {
 		w.pending = &Event{State: &sluicev1.ChannelState{Kind: sluicev1.ChannelState_KIND_RESYNC_BEGIN}}
 	}
-	ch, err := w.c.session().Open(&sluicev1.Open{
-		Cluster: w.req.Cluster, Target: &sluicev1.Target{Target: &sluicev1.Target_Watch{Watch: w.req.Target}},
-		Window: uint64(w.c.cfg.Window), Cursor: w.follow.cursor,
+	return w.f.open(&sluicev1.Open{
+		Cluster: w.req.Cluster, Target: &sluicev1.Target{Target: &sluicev1.Target_Watch{Watch: w.req.Target}}, Cursor: w.follow.cursor,
 	}, sink)
-	if err != nil { // the session has just ended: its carrier puts another in its place, or gives up
-		w.use(nil)
-		return w.c.awaitSession(w.ctx, status.From(err))
-	}
-	w.use(ch)
-	return nil
-}
-
-// again opens the watch anew if what ended its channel can be continued.
-func (w *Watch) again(err error) error {
-	e := status.From(err)
-	if !e.Resumable || w.c.ctx.Err() != nil {
-		return err
-	}
-	w.use(nil)
-	return w.c.awaitSession(w.ctx, e)
 }
 
 // event translates a channel's event.
@@ -194,7 +116,7 @@ func (w *Watch) event(me *mux.Event) (Event, bool, error) {
 		return Event{State: m, Cursor: m.GetCursor()}, true, nil
 	case *sluicev1.Closed:
 		if e := status.FromProto(m.GetStatus()); e != nil {
-			return Event{}, false, w.again(e)
+			return Event{}, false, w.f.again(e)
 		}
 		return Event{}, false, io.EOF
 	}
@@ -270,7 +192,7 @@ func (c *Client) WatchRaw(ctx context.Context, req WatchRequest, f func(Raw)) er
 			f(Raw{State: w.pending.State})
 			w.pending = nil
 		}
-		if w.ch == nil {
+		if w.f.ch == nil {
 			continue
 		}
 		if err := s.wait(ctx); !errors.Is(err, errAgain) {
@@ -312,14 +234,14 @@ func (s *rawSink) Deliver(me *mux.Event) {
 
 // wait waits for the channel's end.
 func (s *rawSink) wait(ctx context.Context) error {
-	w := s.w
+	f := s.w.f
 	select {
 	case <-ctx.Done():
-		w.ch.Close("the watch is closed") // nothing is delivered after this
+		f.ch.Close(f.reason()) // nothing is delivered after this
 		return fmt.Errorf("watch: %w", ctx.Err())
-	case <-w.ch.Context().Done():
+	case <-f.ch.Context().Done():
 	}
-	err := context.Cause(w.ch.Context())
+	err := context.Cause(f.ch.Context())
 	select {
 	case err = <-s.ended:
 	default:
@@ -327,7 +249,7 @@ func (s *rawSink) wait(ctx context.Context) error {
 	if errors.Is(err, io.EOF) {
 		return err
 	}
-	if err := w.again(err); err != nil {
+	if err := f.again(err); err != nil {
 		return err
 	}
 	return errAgain
