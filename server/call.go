@@ -24,6 +24,7 @@ type channelCall struct {
 
 // responses tells a channel's frames to the caller. It is called by one goroutine.
 type responses interface {
+	opened() error
 	data(*sluicev1.Data) error
 	state(*sluicev1.ChannelState) error
 }
@@ -78,6 +79,8 @@ func (c *channelCall) Send(b mux.Batch) error {
 
 func (c *channelCall) tell(f *sluicev1.ServerFrame) error {
 	switch f := f.GetFrame().(type) {
+	case *sluicev1.ServerFrame_Opened:
+		return c.to.opened()
 	case *sluicev1.ServerFrame_Data:
 		return c.to.data(f.Data)
 	case *sluicev1.ServerFrame_ChannelState:

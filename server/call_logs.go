@@ -21,6 +21,11 @@ type logResponses struct {
 
 var _ responses = logResponses{}
 
+// opened says that the log is open. It may say nothing for a long time, and who asked for it by HTTP is not even answered before the first response.
+func (l logResponses) opened() error {
+	return l.state(&sluicev1.ChannelState{Kind: sluicev1.ChannelState_KIND_CONNECTED})
+}
+
 func (l logResponses) state(s *sluicev1.ChannelState) error {
 	return l.stream.Send(&sluicev1.LogsResponse{State: s, Cursor: s.GetCursor()})
 }

@@ -26,6 +26,9 @@ type watchResponses struct {
 
 var _ responses = (*watchResponses)(nil)
 
+// opened says nothing: the end of the list follows.
+func (*watchResponses) opened() error { return nil }
+
 func (w *watchResponses) state(s *sluicev1.ChannelState) error {
 	w.event = nil // an event that was begun will not be completed
 	return w.stream.Send(&sluicev1.WatchResponse{State: s, Cursor: s.GetCursor()})

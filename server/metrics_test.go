@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -83,6 +84,15 @@ func TestBytesAreCountedWhileTheyFlowAndStayWhenTheirChannelEnds(t *testing.T) {
 	other := sending(t, 9)
 	m.channelOpened("watch", other)
 	m.has(t, `sluice_channel_bytes_total{direction="out",kind="watch"} 120`)
+}
+
+func TestEveryKindIsCountedFromTheBeginning(t *testing.T) {
+	m := newMetrics(func() int { return 0 })
+	for _, kind := range []string{"watch", "logs", "exec", "attach", "port-forward"} {
+		m.has(t, fmt.Sprintf("sluice_channels{kind=%q} 0", kind), fmt.Sprintf("sluice_channels_opened_total{kind=%q} 0", kind),
+			fmt.Sprintf(`sluice_channels_closed_total{code="OK",kind=%q} 0`, kind), fmt.Sprintf(`sluice_channel_states_total{kind=%q,state="GAP"} 0`, kind),
+			fmt.Sprintf(`sluice_channel_bytes_total{direction="in",kind=%q} 0`, kind))
+	}
 }
 
 func TestARefusalIsWhatEndedBeforeItStood(t *testing.T) {

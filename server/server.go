@@ -90,20 +90,21 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// wait makes the loops that wait for the upstreams of all watches.
+// wait makes what channels share: the loops that wait for their upstreams, and the watches of the pods that they lead into.
 func (s *Server) wait() (err error) {
 	s.loops, err = ready.New(runtime.GOMAXPROCS(0))
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("wait for upstreams: %w", err)
 	}
 	o := s.cfg.Bridge
-	o.Loops = s.loops
+	o.Loops, o.Pods = s.loops, bridge.NewPods()
 	s.bridge = bridge.WithDefaults(o)
 	return nil
 }
 
-// endWait ends the loops. No watch is left.
+// endWait ends what wait has made. No channel is left.
 func (s *Server) endWait() {
+	s.bridge.Pods.Close()
 	if s.loops != nil {
 		s.loops.Close()
 	}
@@ -176,15 +177,17 @@ func (s *Server) AdminAddr() net.Addr { return s.adminLis.Addr() }
 func (s *Server) Serve(ctx context.Context) error {
 	failed := make(chan error, 3)
 	admin := s.adminServer()
+	if s.web != nil {
+		s.log.Info("serving the web", "web_addr", s.WebAddr().String())
+	}
+	s.log.Info("serving", "grpc_addr", s.GRPCAddr().String(), "admin_addr", s.AdminAddr().String(), "version", s.cfg.Version)
+	s.health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING) // before anybody can ask
 	var serving sync.WaitGroup
 	serving.Go(func() { failed <- s.serveAdmin(admin) })
 	serving.Go(func() { failed <- s.grpc.Serve(s.grpcLis) })
 	if s.web != nil {
 		serving.Go(func() { failed <- s.web.serve() })
-		s.log.Info("serving the web", "web_addr", s.WebAddr().String())
 	}
-	s.health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
-	s.log.Info("serving", "grpc_addr", s.GRPCAddr().String(), "admin_addr", s.AdminAddr().String(), "version", s.cfg.Version)
 	var err error
 	select {
 	case <-ctx.Done():

@@ -112,6 +112,7 @@ func TestTheLinesOfTheDocumentWorkAsTheyAreWritten(t *testing.T) {
 	}
 	d := open(t, kubetest.Options{Authorizer: func(_ kubetest.User, a kubetest.Attributes) bool { return a.Namespace != "vault" }})
 	d.apply("shop", "web", "0")
+	d.run("done", "talker")
 	setting, all := examples(t)
 	variables := []string{
 		"PATH=" + os.Getenv("PATH"), "SLUICE_WEB=" + d.Server.WebAddr().String(), "SLUICE_CA_FILE=" + d.caFile(), "SLUICE_TOKEN=" + d.Token("alice"),
@@ -128,7 +129,7 @@ func TestTheLinesOfTheDocumentWorkAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%s%v", e.line, err)
 		}
 		printed.stop()
-		if err := d.Kube.Await(within(t), func(c kubetest.Counts) bool { return c.Live == 0 }); err != nil {
+		if err := d.Kube.Await(within(t), func(c kubetest.Counts) bool { return c.Live == 0 && c.Streams == 0 }); err != nil {
 			t.Fatal(e.line, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -181,6 +182,19 @@ func (d *door) apply(namespace, name, note string) {
 	d.t.Helper()
 	if _, err := d.Kube.Apply(rig.Pod(namespace, name, note)); err != nil {
 		d.t.Fatal(err)
+	}
+}
+
+// run runs pods of the embedded cluster's, by their names.
+func (d *door) run(names ...string) {
+	d.t.Helper()
+	for _, p := range kubetest.FixturePods() {
+		if !slices.Contains(names, p.Name) {
+			continue
+		}
+		if err := d.Kube.RunPod(p); err != nil {
+			d.t.Fatal(err)
+		}
 	}
 }
 

@@ -14,7 +14,9 @@ import (
 )
 
 var (
-	errNoPath   = status.New(codes.NotFound, sluicev1.Reason_REASON_NOT_IMPLEMENTED, "there is no such path; /openapi.json names all")
+	errNoPath = status.New(codes.NotFound, sluicev1.Reason_REASON_NOT_IMPLEMENTED, "there is no such path; /openapi.json names all")
+	// By HTTP/1.0 a log that was cut off looks whole, and some proxies speak it to those behind them.
+	errNoEnd    = invalid("over HTTP/1.0 nobody can tell the end of a log from a cut; use HTTP/1.1 or HTTP/2, or Accept: application/x-ndjson")
 	errNoMethod = status.New(codes.Unimplemented, sluicev1.Reason_REASON_NOT_IMPLEMENTED, "the path has other methods; Allow names them")
 )
 

@@ -49,6 +49,9 @@ func New(conn grpc.ClientConnInterface) (http.Handler, error) {
 		if rt.streams != (h.streams[rt.operation] != nil) {
 			return nil, fmt.Errorf("the OpenAPI document and the streaming methods differ about %s", rt.operation)
 		}
+		if i := slices.IndexFunc(rt.produces, func(format string) bool { return rt.streams && forms[format] == nil }); i >= 0 {
+			return nil, fmt.Errorf("OpenAPI document: no stream is written as %s", rt.produces[i])
+		}
 		h.add(rt.method, rt.path, h.serve(rt))
 	}
 	h.add(http.MethodGet, "/openapi.json", http.HandlerFunc(serveDocument))
@@ -115,6 +118,10 @@ func (h *handler) serve(rt *route) http.Handler {
 		format := rt.format(r.Header)
 		if format == "" {
 			refuse(w, http.StatusNotAcceptable, rt.notAcceptable())
+			return
+		}
+		if format == plainText && !r.ProtoAtLeast(1, 1) {
+			refuse(w, http.StatusNotAcceptable, errNoEnd)
 			return
 		}
 		body, code, err := rt.readBody(r)

@@ -17,6 +17,7 @@ const (
 	jsonType    = "application/json"
 	ndjson      = "application/x-ndjson"
 	eventStream = "text/event-stream"
+	plainText   = "text/plain"
 )
 
 // deepest is how deep a body may be nested. A target has three levels.

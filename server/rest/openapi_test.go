@@ -102,6 +102,7 @@ func refs(text []byte) (found []string) {
 func TestEveryRouteOfTheDocumentAnswersAsItSays(t *testing.T) {
 	d := open(t, kubetest.Options{})
 	d.apply("shop", "a", "")
+	d.run("talker")
 	calls := map[string]struct {
 		path, body string
 		code       int
@@ -110,7 +111,7 @@ func TestEveryRouteOfTheDocumentAnswersAsItSays(t *testing.T) {
 		"ListResources": {"/v1/clusters/dev/resources", "", 200},
 		"Watch":         {"/v1/clusters/dev/watch/v1/pods", "", 200},
 		"CheckAccess":   {"/v1/clusters/dev/access", `{"watch":{"version":"v1","resource":"pods"}}`, 501},
-		"Logs":          {"/v1/clusters/dev/logs/shop/a", "", 501},
+		"Logs":          {"/v1/clusters/dev/logs/default/talker?container=main&follow=true", "", 200},
 		"ListSessions":  {"/v1/sessions", "", 501},
 		"GetSession":    {"/v1/sessions/0123", "", 501},
 		"Revoke":        {"/v1/sessions:revoke", `{"session":"0123"}`, 501},
@@ -123,7 +124,7 @@ func TestEveryRouteOfTheDocumentAnswersAsItSays(t *testing.T) {
 				t.Errorf("no test calls %s", o.OperationID)
 				continue
 			}
-			res := d.send(d.request(strings.ToUpper(method), c.path, c.body))
+			res := d.send(d.request(strings.ToUpper(method), c.path, c.body, header("Accept", "application/json, application/x-ndjson")))
 			if res.StatusCode != c.code {
 				t.Errorf("%s: %d, want %d", o.OperationID, res.StatusCode, c.code)
 			}

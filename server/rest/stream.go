@@ -70,7 +70,7 @@ func (h *handler) stream(w http.ResponseWriter, r *http.Request, rt *route, begi
 	}
 	out := newWriter(w, format)
 	defer out.end()
-	if err := forward(s, out); err != nil && r.Context().Err() == nil {
+	if err := forward(s, out); err != nil {
 		out.fail(r, err)
 	}
 }

@@ -136,7 +136,11 @@ func TestAnErrorBeforeTheFirstResponseIsAnOrdinaryAnswer(t *testing.T) {
 		{watchPods + "?name=a/b", nil, 400, codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_TARGET},
 		{watchPods, header("Authorization", "Bearer x"), 401, codes.Unauthenticated, sluicev1.Reason_REASON_INVALID_TOKEN},
 		{watchPods, func(r *http.Request) { r.Header.Del("Authorization") }, 401, codes.Unauthenticated, sluicev1.Reason_REASON_MISSING_CREDENTIAL},
-		{"/v1/clusters/dev/logs/shop/a", nil, 501, codes.Unimplemented, sluicev1.Reason_REASON_UNSPECIFIED},
+		{"/v1/clusters/dev/logs/other/a", nil, 403, codes.PermissionDenied, sluicev1.Reason_REASON_UPSTREAM_REFUSED},
+		{"/v1/clusters/dev/logs/shop/nobody", nil, 404, codes.NotFound, sluicev1.Reason_REASON_UPSTREAM_REFUSED},
+		{"/v1/clusters/dev/logs/shop/a?tailLines=-1", nil, 400, codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_TARGET},
+		{"/v1/clusters/dev/logs/shop/a?tailLines=few", nil, 400, codes.InvalidArgument, sluicev1.Reason_REASON_UNSPECIFIED},
+		{"/v1/clusters/dev/logs/shop/a?cursor=nonsense", nil, 400, codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_CURSOR},
 	} {
 		for _, accept := range []string{"*/*", "text/event-stream"} {
 			changes := []func(*http.Request){header("Accept", accept)}
@@ -211,6 +215,7 @@ func TestAClientThatLeavesFreesItsUpstream(t *testing.T) {
 
 func TestTheCallerChoosesTheForm(t *testing.T) {
 	d := open(t, kubetest.Options{})
+	d.run("talker")
 	for _, c := range []struct{ path, accept, want string }{
 		{watchPods, "*/*", "application/x-ndjson"},
 		{watchPods, "application/*", "application/x-ndjson"},
@@ -222,6 +227,13 @@ func TestTheCallerChoosesTheForm(t *testing.T) {
 		{watchPods, "*/*, application/x-ndjson;q=0, text/event-stream;q=0", ""},
 		{watchPods, "*/*;q=NaN", ""},
 		{watchPods, "nonsense/", ""},
+		{logOfTalker, "*/*", "text/plain; charset=utf-8"},
+		{logOfTalker, "text/plain", "text/plain; charset=utf-8"},
+		{logOfTalker, "text/*, application/x-ndjson;q=0.5", "text/plain; charset=utf-8"},
+		{logOfTalker, "text/event-stream", "text/event-stream"},
+		{logOfTalker, "application/*", "application/x-ndjson"},
+		{logOfTalker, "application/json", ""},
+		{watchPods, "text/plain", ""},
 		{"/v1/clusters", "application/json", "application/json"},
 		{"/v1/clusters", "*/*", "application/json"},
 		{"/v1/clusters", "text/event-stream", ""},

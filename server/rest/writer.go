@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"sync"
@@ -21,8 +20,8 @@ type writer struct {
 	// Immutable after newWriter.
 	w      http.ResponseWriter
 	flush  func() error
-	events bool        // server-sent events (WHATWG HTML, 9.2); otherwise a line of JSON for each response
-	silent *time.Timer // of events: writes a comment when it fires
+	form   form
+	silent *time.Timer // of server-sent events: writes a comment when it fires
 
 	mu    sync.Mutex
 	begun bool // Guarded by mu: the headers are sent.
@@ -30,10 +29,10 @@ type writer struct {
 }
 
 func newWriter(w http.ResponseWriter, format string) *writer {
-	out := &writer{w: w, flush: http.NewResponseController(w).Flush, events: format == eventStream}
-	w.Header().Set("Content-Type", format)
+	out := &writer{w: w, flush: http.NewResponseController(w).Flush, form: forms[format]}
+	w.Header().Set("Content-Type", out.form.contentType())
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy in front must not collect what is meant for now
-	if out.events {
+	if format == eventStream {
 		out.mu.Lock() // the timer may fire before it is known
 		defer out.mu.Unlock()
 		out.silent = time.AfterFunc(heartbeat, out.comment)
@@ -82,22 +81,22 @@ func (o *writer) comment() {
 	}
 }
 
-// response writes one response. An error is the client's leaving, or a response that is no JSON.
+// response writes one response. An error is the client's leaving, or a response that cannot be written in this form.
 func (o *writer) response(m response) error {
-	b, err := compact(m)
+	b, err := o.form.response(m)
 	if err != nil {
-		return fmt.Errorf("write a response as JSON: %w", err)
+		return fmt.Errorf("write a response: %w", err)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.events {
-		return o.write(append(b, '\n'))
+	if o.silent != nil {
+		o.silent.Reset(heartbeat)
 	}
-	o.silent.Reset(heartbeat)
-	return o.write(event("", m.GetCursor(), b))
+	return o.write(b)
 }
 
-// fail ends the stream with an error: as an ordinary answer when nothing was written yet, as its last line or event otherwise.
+// fail ends the stream with an error: as an ordinary answer when nothing was written yet, as its last line or event otherwise. Where there is
+// neither, it does not return, and the answer is cut off.
 func (o *writer) fail(r *http.Request, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -108,15 +107,12 @@ func (o *writer) fail(r *http.Request, err error) {
 		return
 	}
 	b, err := compact(status.From(err).Proto())
-	if err != nil {
-		return // the stream ends without saying why, since that cannot be said in JSON
+	switch last, ok := o.form.failure(b); {
+	case !ok:
+		panic(http.ErrAbortHandler)
+	case err == nil: // otherwise the text of another's error was not UTF-8, and the stream ends without saying why
+		_ = o.write(last) // a client that has left is told nothing
 	}
-	if o.events {
-		b = event("error", "", b)
-	} else {
-		b = append(append([]byte(`{"error":`), b...), "}\n"...)
-	}
-	_ = o.write(b) // a client that has left is told nothing
 }
 
 // write writes and flushes. mu is held.
@@ -126,17 +122,4 @@ func (o *writer) write(b []byte) error {
 		return err
 	}
 	return o.flush()
-}
-
-// event is one server-sent event. JSON has no line breaks in it, and neither has a cursor.
-func event(kind, id string, data []byte) []byte {
-	var b bytes.Buffer
-	if kind != "" {
-		fmt.Fprintf(&b, "event: %s\n", kind)
-	}
-	if id != "" {
-		fmt.Fprintf(&b, "id: %s\n", id)
-	}
-	fmt.Fprintf(&b, "data: %s\n\n", data)
-	return b.Bytes()
 }

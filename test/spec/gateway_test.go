@@ -60,6 +60,8 @@ type call struct {
 	stream grpc.BidiStreamingClient[sluicev1.ConnectRequest, sluicev1.ConnectResponse]
 	cancel context.CancelFunc
 	rest   []*sluicev1.ServerFrame
+
+	channels map[uint32]*held
 }
 
 func connect(t *testing.T, r *rig.Rig, token string) *call {
@@ -80,25 +82,34 @@ func (c *call) send(frames ...*sluicev1.ClientFrame) {
 	}
 }
 
+// frame is the next frame.
+func (c *call) frame() (*sluicev1.ServerFrame, error) {
+	for len(c.rest) == 0 {
+		res, err := c.stream.Recv()
+		if err != nil {
+			return nil, err
+		}
+		c.rest = res.GetFrames()
+	}
+	f := c.rest[0]
+	c.rest = c.rest[1:]
+	return f, nil
+}
+
 // until is the first frame that ok likes; the test fails on a Closed or Goodbye before it.
 func (c *call) until(ok func(*sluicev1.ServerFrame) bool) *sluicev1.ServerFrame {
 	c.t.Helper()
 	for {
-		for len(c.rest) > 0 {
-			f := c.rest[0]
-			c.rest = c.rest[1:]
-			if ok(f) {
-				return f
-			}
-			if f.GetClosed() != nil || f.GetGoodbye() != nil {
-				c.t.Fatalf("came %v", f)
-			}
-		}
-		res, err := c.stream.Recv()
+		f, err := c.frame()
 		if err != nil {
 			c.t.Fatalf("the call ended: %v", err)
 		}
-		c.rest = res.GetFrames()
+		if ok(f) {
+			return f
+		}
+		if f.GetClosed() != nil || f.GetGoodbye() != nil {
+			c.t.Fatalf("came %v", f)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ type hostile struct {
 type serve func(nc net.Conn, req *http.Request)
 
 // newHostile makes an API server that ends with the test.
-func newHostile(t *testing.T, s serve) *hostile {
+func newHostile(t testing.TB, s serve) *hostile {
 	t.Helper()
 	dir := t.TempDir()
 	der := rig.WriteCertificate(t, dir)

@@ -86,7 +86,7 @@ func (Stream) EnumDescriptor() ([]byte, []int) {
 type DetachPolicy int32
 
 const (
-	// As DETACH_POLICY_HANG_UP.
+	// As DETACH_POLICY_HANG_UP for a process that the channel has started, as DETACH_POLICY_LEAVE for one that was there before.
 	DetachPolicy_DETACH_POLICY_UNSPECIFIED DetachPolicy = 0
 	// End its input, and send a terminal the hang-up.
 	DetachPolicy_DETACH_POLICY_HANG_UP DetachPolicy = 1
@@ -194,7 +194,7 @@ type ChannelState_Kind int32
 const (
 	// Nothing. Not sent.
 	ChannelState_KIND_UNSPECIFIED ChannelState_Kind = 0
-	// The upstream stands again.
+	// The upstream stands again; first of the call Logs, that it stands.
 	ChannelState_KIND_CONNECTED ChannelState_Kind = 1
 	// The upstream was lost and is dialled again.
 	ChannelState_KIND_RECONNECTING ChannelState_Kind = 2

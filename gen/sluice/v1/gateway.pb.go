@@ -525,8 +525,10 @@ type LogsResponse struct {
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// Where to continue after this response. Not on every response.
 	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// What became of the upstream.
-	State         *ChannelState `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// What became of the upstream. The first response says KIND_CONNECTED: the log is open, which may have nothing to say for a long time.
+	State *ChannelState `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// A part of the log that is not UTF-8, in place of text. The log is all text and binary in the order in which they come.
+	Binary        []byte `protobuf:"bytes,4,opt,name=binary,proto3" json:"binary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +584,13 @@ func (x *LogsResponse) GetState() *ChannelState {
 	return nil
 }
 
+func (x *LogsResponse) GetBinary() []byte {
+	if x != nil {
+		return x.Binary
+	}
+	return nil
+}
+
 var File_sluice_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_gateway_proto_rawDesc = "" +
@@ -613,11 +622,12 @@ const file_sluice_v1_gateway_proto_rawDesc = "" +
 	"\vLogsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12(\n" +
 	"\x04logs\x18\x02 \x01(\v2\x14.sluice.v1.LogTargetR\x04logs\x12\x16\n" +
-	"\x06cursor\x18\x03 \x01(\tR\x06cursor\"i\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\"\x81\x01\n" +
 	"\fLogsResponse\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12-\n" +
-	"\x05state\x18\x03 \x01(\v2\x17.sluice.v1.ChannelStateR\x05state2\xc9\x02\n" +
+	"\x05state\x18\x03 \x01(\v2\x17.sluice.v1.ChannelStateR\x05state\x12\x16\n" +
+	"\x06binary\x18\x04 \x01(\fR\x06binary2\xc9\x02\n" +
 	"\x0eGatewayService\x12D\n" +
 	"\aConnect\x12\x19.sluice.v1.ConnectRequest\x1a\x1a.sluice.v1.ConnectResponse(\x010\x01\x12?\n" +
 	"\x06Listen\x12\x18.sluice.v1.ListenRequest\x1a\x19.sluice.v1.ListenResponse0\x01\x127\n" +

@@ -614,7 +614,7 @@ export enum ChannelState_Kind {
   UNSPECIFIED = 0,
 
   /**
-   * The upstream stands again.
+   * The upstream stands again; first of the call Logs, that it stands.
    *
    * @generated from enum value: KIND_CONNECTED = 1;
    */
@@ -1304,7 +1304,7 @@ export const StreamSchema: GenEnum<Stream> = /*@__PURE__*/
  */
 export enum DetachPolicy {
   /**
-   * As DETACH_POLICY_HANG_UP.
+   * As DETACH_POLICY_HANG_UP for a process that the channel has started, as DETACH_POLICY_LEAVE for one that was there before.
    *
    * @generated from enum value: DETACH_POLICY_UNSPECIFIED = 0;
    */
