@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -57,6 +58,15 @@ func (f *accessFlags) withNamespace(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.flag.Namespace, "namespace", "n", "", "the `NAMESPACE`; all of them without it (SLUICE_NAMESPACE)")
 	complete(cmd, "namespace", f.asking(namespaceWords))
 }
+
+// withPodNamespace adds the flag --namespace of a command about one pod.
+func (f *accessFlags) withPodNamespace(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.flag.Namespace, "namespace", "n", "", "the pod's `NAMESPACE`; default without it (SLUICE_NAMESPACE)")
+	complete(cmd, "namespace", f.asking(namespaceWords))
+}
+
+// podNamespace is the namespace of a pod: without any it is the one called default.
+func (a access) podNamespace() string { return cmp.Or(a.Namespace, "default") }
 
 // resolve is what flags, environment and file say together: what is closer to the command line wins.
 func (f *accessFlags) resolve(cmd *cobra.Command) (access, error) {

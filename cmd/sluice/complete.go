@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,28 +97,86 @@ func resourceWords(served *sluicev1.ListResourcesResponse) []cobra.Completion {
 
 // nameWords are the names of the objects that there are: a watch begins with them.
 func nameWords(ctx context.Context, c *client.Client, a access, t *sluicev1.WatchTarget) ([]cobra.Completion, error) {
-	w := c.Watch(client.WatchRequest{Cluster: a.Cluster, Target: t})
-	defer w.Close()
 	var words []cobra.Completion
-	for len(words) < completeMost {
-		ev, err := w.Next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if ev.State != nil {
-			if ev.State.GetKind() == sluicev1.ChannelState_KIND_RESYNC_END {
-				break
-			}
-			continue
-		}
+	err := eachThereIs(ctx, c, a.Cluster, t, func(ev client.Event) error {
 		var o object
 		if err := ev.Into(&o); err != nil {
-			return nil, err
+			return err
 		}
-		words = append(words, word(o.Metadata.Name, o.Metadata.Namespace))
+		if words = append(words, word(o.Metadata.Name, o.Metadata.Namespace)); len(words) == completeMost {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
 	}
 	slices.Sort(words)
 	return slices.Compact(words), nil
+}
+
+// errEnough ends a list that is long enough.
+var errEnough = errors.New("enough")
+
+// podWords are the names of the pods, where the first argument is one.
+func podWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
+	if len(args) > 0 {
+		return nil, nil
+	}
+	return nameWords(ctx, c, a, &sluicev1.WatchTarget{Version: "v1", Resource: "pods", Namespace: a.podNamespace()})
+}
+
+// containerWords are the containers of the pod that the first argument names, or of all pods before there is one.
+func containerWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
+	return wordsOfPods(ctx, c, a, args, func(o podObject) (words []cobra.Completion) {
+		for _, one := range o.Spec.Containers {
+			words = append(words, word(one.Name, o.Metadata.Name))
+		}
+		for _, one := range o.Spec.InitContainers {
+			words = append(words, word(one.Name, o.Metadata.Name+", before it starts"))
+		}
+		return words
+	})
+}
+
+// forwardWords are the names of pods, and after one of them its ports.
+func forwardWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
+	if len(args) == 0 {
+		return podWords(ctx, c, a, args)
+	}
+	return wordsOfPods(ctx, c, a, args, func(o podObject) (words []cobra.Completion) {
+		for _, one := range o.Spec.Containers {
+			for _, p := range one.Ports {
+				if p.Protocol == "" || p.Protocol == "TCP" {
+					words = append(words, word(strconv.Itoa(p.ContainerPort), strings.TrimSpace(one.Name+" "+p.Name)))
+				}
+			}
+		}
+		return words
+	})
+}
+
+// wordsOfPods are words of the pod that the first argument names, or of all pods before there is one.
+func wordsOfPods(ctx context.Context, c *client.Client, a access, args []string, of func(podObject) []cobra.Completion) ([]cobra.Completion, error) {
+	a.Namespace = a.podNamespace()
+	p := &podTarget{access: a, client: c}
+	t := &sluicev1.WatchTarget{}
+	if len(args) > 0 {
+		t.Name = strings.TrimPrefix(strings.TrimPrefix(args[0], "pods/"), "pod/")
+	}
+	all, err := p.pods(ctx, t)
+	var words []cobra.Completion
+	for _, o := range all {
+		words = append(words, of(o)...)
+	}
+	slices.Sort(words)
+	return slices.CompactFunc(words, func(a, b cobra.Completion) bool { return before(a) == before(b) }), err
+}
+
+// before is the word of a completion, without what a shell shows beside it.
+func before(c cobra.Completion) string {
+	text, _, _ := strings.Cut(c, "\t")
+	return text
 }
 
 // word is a completion with what a shell shows beside it. Neither steers the terminal.

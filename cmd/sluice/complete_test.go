@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 	transport "google.golang.org/grpc/credentials"
+
+	"github.com/sluice-gateway/sluice/internal/kubetest"
 )
 
 // suggested runs the command that the scripts of shells ask, and returns its words and its directive.
@@ -49,6 +51,13 @@ func TestWordsAreCompletedWithWhatTheGatewayKnows(t *testing.T) {
 		{"names of no resource", []string{"watch", "podz", ""}, nil, ""},
 		{"nothing after a name", []string{"watch", "deploy", "web", ""}, nil, "web"},
 		{"no such cluster", []string{"watch", "--cluster", "prod", ""}, nil, "pods"},
+		{"pods", []string{"logs", ""}, []string{"shell\tdefault", "talker\tdefault"}, "web-"},
+		{"pods elsewhere", []string{"exec", "-n", "shop", ""}, []string{}, "shell"},
+		{"nothing after a pod", []string{"attach", "shell", ""}, nil, "talker"},
+		{"containers", []string{"logs", "talker", "-c", ""}, []string{"main\ttalker", "quiet\ttalker"}, ""},
+		{"containers of no pod yet", []string{"exec", "-c", ""}, []string{"quiet\ttalker"}, ""},
+		{"pods to forward to", []string{"port-forward", ""}, []string{"web\tdefault"}, ""},
+		{"policies", []string{"exec", "--on-detach-expiry", ""}, []string{"leave\tlet it be"}, ""},
 		{"forms", []string{"watch", "-o", ""}, []string{"wide\ta table with more columns"}, ""},
 		{"levels", []string{"dev", "--log-level", ""}, []string{"debug", "error"}, ""},
 		{"shells", []string{"completion", ""}, []string{"bash", "zsh", "fish", "powershell"}, ""},
@@ -68,6 +77,25 @@ func TestWordsAreCompletedWithWhatTheGatewayKnows(t *testing.T) {
 				t.Errorf("directive %s", directive)
 			}
 		})
+	}
+}
+
+func TestPortsAreCompletedWithThoseThatAPodNames(t *testing.T) {
+	k := startKube(t)
+	if _, err := k.Apply(kubetest.Object{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "many", "namespace": "default"},
+		"spec": map[string]any{"containers": []any{
+			map[string]any{"name": "web", "ports": []any{map[string]any{"containerPort": 8080, "name": "http"}, map[string]any{"containerPort": 53, "protocol": "UDP"}}},
+			map[string]any{"name": "side", "ports": []any{map[string]any{"containerPort": 9090, "protocol": "TCP"}}},
+		}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, _, env := devInProcess(t, "--kubeconfig", k.kubeconfig(t, "lab"))
+	for _, pod := range []string{"many", "pod/many"} {
+		if words, directive := suggested(t, env, "port-forward", pod, ""); !slices.Equal(words, []string{"8080\tweb http", "9090\tside"}) || directive != noFiles {
+			t.Errorf("%s: offered %q, %s", pod, words, directive)
+		}
 	}
 }
 

@@ -10,8 +10,11 @@ import (
 	"github.com/sluice-gateway/sluice/internal/kubetest"
 )
 
-// devCluster is the embedded cluster of `sluice dev`, with pods that come, change and go. It verifies tokens itself, as an API server does,
-// for an audience of its own.
+// devLogBytes bounds the log of each of its containers, in bytes.
+const devLogBytes = 256 << 10
+
+// devCluster is the embedded cluster of `sluice dev`, with pods that come, change and go, and some that stay and can be talked to. It
+// verifies tokens itself, as an API server does, for an audience of its own.
 type devCluster struct {
 	*kubetest.Server
 	oidc   *auth.OIDC
@@ -26,9 +29,13 @@ func startCluster(is *devIssuer, log *slog.Logger) (*devCluster, error) {
 		return nil, err
 	}
 	d := &devCluster{oidc: oidc, ran: make(chan error, 1)}
-	if d.Server, err = kubetest.New(kubetest.Options{Authenticator: d.authenticate, Logger: log}); err != nil {
+	if d.Server, err = kubetest.New(kubetest.Options{Authenticator: d.authenticate, Logger: log, LogBytes: devLogBytes}); err != nil {
 		oidc.Close()
 		return nil, err
+	}
+	if err := kubetest.RunPods(d.Server); err != nil {
+		oidc.Close()
+		return nil, errors.Join(err, d.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel

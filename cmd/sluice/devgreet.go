@@ -28,10 +28,10 @@ Paste into another terminal:
 
   %s
   %s
-%s
+%s%s
 The token lives until %s; Ctrl-C ends everything.
 `, printable(of), strings.Join(clusters, ", "), r.GRPCAddr, webAddress(r), r.AdminAddr, r.Token, r.GRPCAddr, quoted(r.CAFile),
-		grpcurlLine(grpcurl, r), watchLine(thisCommand(), clusters), curlLines(r), expires.Format("2006-01-02 15:04 MST"))
+		grpcurlLine(grpcurl, r), watchLine(thisCommand(), clusters), f.streamLines(thisCommand()), curlLines(r), expires.Format("2006-01-02 15:04 MST"))
 	if !found {
 		fmt.Fprintf(f.sys.stdout, "grpcurl is not on your PATH; `go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest` puts it there.\n")
 	}
@@ -69,6 +69,14 @@ func watchLine(sluice string, clusters []string) string {
 		line += " --cluster " + clusters[0]
 	}
 	return line
+}
+
+// streamLines are what the embedded cluster has beside objects: a log that goes on, and a shell.
+func (f *devFlags) streamLines(sluice string) string {
+	if f.kubeconfig != "" {
+		return ""
+	}
+	return fmt.Sprintf("  %[1]s logs -f talker\n  %[1]s exec -it shell -- sh\n", sluice)
 }
 
 // grpcurlCommand is how to call grpcurl, and whether it is there.

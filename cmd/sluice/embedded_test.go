@@ -119,7 +119,7 @@ func TestRefusalsSayWhatHappenedAndWhatToDo(t *testing.T) {
 		{"no resource", env, []string{"watch"}, exitUsage, []string{"RESOURCE [NAME] is missing"}},
 		{"too much", env, []string{"clusters", "dev"}, exitUsage, []string{"takes no argument"}},
 		{"an unknown command", env, []string{"wach"}, exitUsage, []string{"did you mean watch?"}},
-		{"a command of a later version", env, []string{"exec"}, exitUsage, []string{`there is no command "exec"`}},
+		{"a command of a later version", env, []string{"sessions"}, exitUsage, []string{`there is no command "sessions"`}},
 		{"an unknown flag", env, []string{"clusters", "--clutser", "x"}, exitUsage, []string{"unknown flag: --clutser"}},
 		{"a namespace and all", env, []string{"watch", "pods", "-n", "a", "-A"}, exitUsage, []string{"--namespace and --all-namespaces contradict"}},
 	} {

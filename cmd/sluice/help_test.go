@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -112,65 +111,5 @@ func TestAPageMeansItself(t *testing.T) {
 	want := "a\\eb \\-\\-flag \\fBcode\\fR x\n\\&.not a request\n.EX\n\\&'neither\n\\&..\n.EE\n.SH \"say \\(dqit\\(dq\"\n"
 	if got := r.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
-
-// examples are the command lines of a command's help.
-func examples(c *cobra.Command) (lines []string) {
-	for line := range strings.Lines(c.Example) {
-		lines = append(lines, strings.TrimSpace(line))
-	}
-	return lines
-}
-
-// lasting wait until a command line that goes on does what it should.
-var lasting = map[string]func(*testing.T, *process){
-	"sluice serve": func(t *testing.T, p *process) {
-		p.stderr.await(t, "serving", func(s string) bool { return strings.Contains(s, `"msg":"serving"`) })
-	},
-	"sluice dev": func(t *testing.T, p *process) {
-		p.stdout.await(t, "the last line", func(s string) bool { return strings.Contains(s, "The token lives until ") })
-	},
-	"sluice watch": func(t *testing.T, p *process) {
-		p.stdout.await(t, "an object", func(s string) bool { return strings.Count(s, "\n") > 1 })
-	},
-}
-
-func TestTheExamplesOfTheHelpWork(t *testing.T) {
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, r, _ := devProcess(t, environment{"XDG_CACHE_HOME": t.TempDir()}, freePorts...)
-	k := startKube(t)
-	_, dir := k.configuration(t)
-	home := t.TempDir()
-	for _, folder := range []string{".kube", ".zfunc", ".local/share/bash-completion/completions", ".config/fish/completions"} {
-		if err := os.MkdirAll(filepath.Join(home, folder), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Rename(k.kubeconfig(t, "lab"), filepath.Join(home, ".kube", "config")); err != nil {
-		t.Fatal(err)
-	}
-	env := environment{
-		"PATH": filepath.Dir(path) + ":/usr/bin:/bin", "HOME": home, "SLUICE_TOKEN": r.Token, "SLUICE_SERVER": r.GRPCAddr, "SLUICE_CA_FILE": r.CAFile,
-	}
-	for command, c := range commands(t) {
-		for _, line := range examples(c) {
-			t.Run(line, func(t *testing.T) {
-				p := start(t, env, nil, "/bin/bash", "-c", "cd "+quoted(dir)+"\n"+line)
-				works := lasting[command]
-				if ends := works == nil || strings.Contains(line, "--check") || strings.Contains(line, "| head"); !ends {
-					works(t, p)
-					if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT); err != nil {
-						t.Error(err)
-					}
-				}
-				if code := p.end(t, patience); code != exitOK {
-					t.Errorf("exit code %d:\n%s%s", code, p.stdout, p.stderr)
-				}
-			})
-		}
 	}
 }

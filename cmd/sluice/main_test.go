@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -95,12 +97,18 @@ func isolated(t *testing.T) environment {
 // begin runs a command line until it ends or the test does.
 func begin(t *testing.T, env environment, args ...string) *command {
 	t.Helper()
+	return beginWith(t, env, strings.NewReader(""), args...)
+}
+
+// beginWith is begin with a standard input.
+func beginWith(t *testing.T, env environment, stdin io.Reader, args ...string) *command {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	c := &command{newOutput(), newOutput(), stop, make(chan int, 1)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.code <- run(ctx, args, system{stdout: c.stdout, stderr: c.stderr, getenv: func(k string) string { return env[k] }})
+		c.code <- run(ctx, args, system{stdin: stdin, stdout: c.stdout, stderr: c.stderr, getenv: func(k string) string { return env[k] }})
 	}()
 	t.Cleanup(func() { stop(); <-done })
 	return c

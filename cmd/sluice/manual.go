@@ -34,6 +34,19 @@ var (
 		"server, ca_file, token_file, cluster and namespace for where neither a flag nor the environment says them; ~/.config without the variable",
 	}}
 
+	podEnvironment = append([]entry{
+		{"SLUICE_CLUSTER", "the cluster, as --cluster"},
+		{"SLUICE_NAMESPACE", "the namespace, as --namespace"},
+	}, gatewayEnvironment...)
+
+	processExits = []entry{
+		{"0", "the process has ended with 0; of attach, also a process that tells no exit code"},
+		{"N", "the process's own exit code, which is said on the standard error"},
+		{"1", "also: it was refused, failed, or nobody knows how the process ended (exit status unknown)"},
+		{"2", "also: the command line or a setting is wrong"},
+		{"128+N", "the signal N has ended it: 130 after Ctrl-C, unless that is the process's key"},
+	}
+
 	clientExits = []entry{
 		{"0", "it is done, or was ended by Ctrl-C"},
 		{"1", "the gateway or a cluster refused it, cannot be reached, or failed"},
@@ -47,7 +60,7 @@ var (
 var manuals = map[string]manual{
 	"sluice": {
 		exits: []entry{{"0", "it is done"}, {"1", "it was refused, cannot be reached, or failed"}, {"2", "the command line or the configuration is wrong"}},
-		see:   []string{"sluice-serve(1)", "sluice-dev(1)", "sluice-watch(1)", "sluice-clusters(1)", "sluice-completion(1)", "sluice-version(1)"},
+		see:   []string{"sluice-serve(1)", "sluice-dev(1)", "sluice-watch(1)", "sluice-logs(1)", "sluice-exec(1)", "sluice-attach(1)", "sluice-port-forward(1)", "sluice-clusters(1)", "sluice-completion(1)", "sluice-version(1)"},
 	},
 	"sluice serve": {
 		groups: []flagGroup{
@@ -87,13 +100,61 @@ var manuals = map[string]manual{
 			{"What is printed", []string{"output"}},
 			gatewayFlags,
 		},
-		environment: append([]entry{
-			{"SLUICE_CLUSTER", "the cluster, as --cluster"},
-			{"SLUICE_NAMESPACE", "the namespace, as --namespace"},
-		}, gatewayEnvironment...),
-		files: gatewayFiles,
-		exits: clientExits,
-		see:   []string{"sluice(1)", "sluice-clusters(1)"},
+		environment: podEnvironment,
+		files:       gatewayFiles,
+		exits:       clientExits,
+		see:         []string{"sluice(1)", "sluice-logs(1)", "sluice-clusters(1)"},
+	},
+	"sluice logs": {
+		groups: []flagGroup{
+			{"Whose log", []string{"cluster", "namespace", "container", "previous"}},
+			{"Which lines", []string{"follow", "since", "since-time", "tail", "timestamps"}},
+			gatewayFlags,
+		},
+		environment: podEnvironment,
+		files:       gatewayFiles,
+		exits: []entry{
+			{"0", "the log was printed whole"},
+			{"1", "the gateway or a cluster refused it, cannot be reached, or failed"},
+			{"2", "the command line or a setting is wrong"},
+			{"3", "the log has ended, but lines of it were missed; the standard error says why"},
+			{"130", "Ctrl-C has ended it"},
+		},
+		see: []string{"sluice(1)", "sluice-watch(1)", "sluice-attach(1)"},
+	},
+	"sluice exec": {
+		groups: []flagGroup{
+			{"Where", []string{"cluster", "namespace", "container"}},
+			{"What the process gets", []string{"stdin", "tty"}},
+			{"When the gateway is lost", []string{"on-detach-expiry"}},
+			gatewayFlags,
+		},
+		environment: podEnvironment,
+		files:       gatewayFiles,
+		exits:       processExits,
+		see:         []string{"sluice(1)", "sluice-attach(1)", "sluice-logs(1)"},
+	},
+	"sluice attach": {
+		groups: []flagGroup{
+			{"Where", []string{"cluster", "namespace", "container"}},
+			{"What the process gets", []string{"stdin", "tty"}},
+			{"When the gateway is lost", []string{"on-detach-expiry"}},
+			gatewayFlags,
+		},
+		environment: podEnvironment,
+		files:       gatewayFiles,
+		exits:       processExits,
+		see:         []string{"sluice(1)", "sluice-exec(1)", "sluice-logs(1)"},
+	},
+	"sluice port-forward": {
+		groups: []flagGroup{
+			{"Where", []string{"cluster", "namespace", "address"}},
+			gatewayFlags,
+		},
+		environment: podEnvironment,
+		files:       gatewayFiles,
+		exits:       clientExits,
+		see:         []string{"sluice(1)", "sluice-exec(1)"},
 	},
 	"sluice clusters": {
 		groups:      []flagGroup{{"What is printed", []string{"output"}}, gatewayFlags},

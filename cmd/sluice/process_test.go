@@ -170,13 +170,19 @@ func TestTheLinesThatDevPrintsWorkAsTheyArePrinted(t *testing.T) {
 	p, r, _ := devProcess(t, env, append(freePorts, "--log-level", "debug")...)
 	text := p.stdout.String()
 
-	setting, call, watch := printed(t, text, "export"), printed(t, text, "grpcurl"), printed(t, text, "sluice")
+	setting, call, watch := printed(t, text, "export"), printed(t, text, "grpcurl"), printed(t, text, "sluice watch")
+	logs, shellLine := printed(t, text, "sluice logs"), printed(t, text, "sluice exec")
 	shell := func(line string) *process {
 		return start(t, environment{"PATH": env["PATH"]}, nil, "/bin/sh", "-c", setting+"\n"+line)
 	}
-	byHand, byCommand := shell(call), shell(watch)
+	byHand, byCommand, log := shell(call), shell(watch), shell(logs)
 	byHand.stdout.await(t, "a change", liveEvents)
 	byCommand.stdout.await(t, "a change", func(s string) bool { return strings.Contains(s, "\nMODIFIED   ") })
+	log.stdout.await(t, "lines", func(s string) bool { return strings.Count(s, "\n") > 3 })
+	typed := start(t, environment{"PATH": env["PATH"]}, strings.NewReader("echo fine\nexit 3\n"), "/bin/sh", "-c", setting+"\n"+shellLine)
+	if code := typed.end(t, patience); code != 3 || typed.stdout.String() != "fine\n" {
+		t.Errorf("%s: exit code %d, %q, %s", shellLine, code, typed.stdout, typed.stderr)
+	}
 	if watch != "sluice watch pods" {
 		t.Errorf("printed %q for a sluice on the PATH", watch)
 	}
@@ -283,6 +289,17 @@ func occupy(t *testing.T, addr string) {
 	}
 }
 
+// nowhere is an address at which nobody listens.
+func nowhere(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 func TestDevTakesFreePortsWhereTheUsualAreBusy(t *testing.T) {
 	occupy(t, devGRPCAddr)
 	occupy(t, devWebAddr)
@@ -303,7 +320,7 @@ func TestDevTakesFreePortsWhereTheUsualAreBusy(t *testing.T) {
 func TestTheFirstLineOfHelpSaysWhatItIs(t *testing.T) {
 	out, _, code := sluice(t, isolated(t))
 	line, _, _ := bufio.NewReader(strings.NewReader(out)).ReadLine()
-	if code != exitOK || !strings.HasPrefix(string(line), "Sluice carries many Kubernetes watches") {
+	if code != exitOK || !strings.HasPrefix(string(line), "Sluice carries many Kubernetes watches, logs, shells") {
 		t.Errorf("exit code %d, %q", code, line)
 	}
 }

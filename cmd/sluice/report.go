@@ -18,15 +18,36 @@ func report(err error, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if code, ok := errors.AsType[exitError](err); ok {
+		return int(code)
+	}
 	fmt.Fprintf(stderr, "error: %s\n", printableLines(err.Error()))
 	if u, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(stderr, "hint: %s --help tells what it takes\n", u.command)
 		return exitUsage
 	}
-	if e, ok := errors.AsType[*status.Error](err); ok && hintFor(e) != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hintFor(e))
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
 	}
 	return exitFailed
+}
+
+// hinted is an error whose command knows better than hintFor what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+func hintOf(err error) string {
+	if h, ok := errors.AsType[hinted](err); ok {
+		return h.hint
+	}
+	if e, ok := errors.AsType[*status.Error](err); ok {
+		return hintFor(e)
+	}
+	return ""
 }
 
 // hintFor is what to do about an error; empty when its own message says all there is.
@@ -60,6 +81,8 @@ var hints = map[sluicev1.Reason]string{
 		"`sluice clusters` lists those that take yours",
 	sluicev1.Reason_REASON_UPSTREAM_UNREACHABLE: "the gateway cannot reach that cluster's API server; others may work: `sluice clusters`",
 	sluicev1.Reason_REASON_DRAINING:             "the gateway is going away; try again, another replica answers",
+	sluicev1.Reason_REASON_TARGET_GONE:          "`sluice watch pods` shows those there are",
+	sluicev1.Reason_REASON_DATA_LOSS:            "do not trust what was printed; run it again if that does no harm",
 }
 
 // printable is s without what would steer a terminal: a name or a message may come from anybody who can write to a cluster.

@@ -11,6 +11,7 @@ import (
 
 // system is what a command has of the world besides its arguments.
 type system struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 }
@@ -20,6 +21,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // refused, unreachable, or ended with an error
 	exitUsage  = 2 // the command line or the configuration is wrong
+	exitMissed = 3 // a log ended well, but lines of it were missed
 )
 
 // run runs one command line and returns the exit code. It ends with ctx.
@@ -40,10 +42,12 @@ func newRoot(sys system) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "A gRPC streaming gateway in front of Kubernetes API servers",
-		Long: `Sluice carries many Kubernetes watches on one authenticated gRPC stream, each over a WebSocket of its own to the API server.
+		Long: `Sluice carries many Kubernetes watches, logs, shells and forwarded ports on one authenticated gRPC stream, each over a WebSocket of its own to
+the API server.
 
 Begin with ` + "`sluice dev`" + `, a gateway with an embedded cluster that needs nothing and prints lines to paste. ` + "`sluice serve`" + ` is a gateway for
-your clusters; ` + "`sluice watch pods`" + ` shows what happens in one of them, through a gateway.`,
+your clusters. Through a gateway, ` + "`sluice watch pods`" + ` shows what happens in a cluster, and ` + "`sluice exec -it POD -- sh`" + ` is a shell in a pod that
+survives a lost network.`,
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
@@ -63,7 +67,7 @@ your clusters; ` + "`sluice watch pods`" + ` shows what happens in one of them, 
 		commands  []*cobra.Command
 	}{
 		{groupGateway, "A gateway", []*cobra.Command{newDev(sys), newServe(sys)}},
-		{groupClient, "Through a gateway", []*cobra.Command{newWatch(sys), newClusters(sys)}},
+		{groupClient, "Through a gateway", []*cobra.Command{newWatch(sys), newLogs(sys), newExec(sys), newAttach(sys), newPortForward(sys), newClusters(sys)}},
 		{groupAbout, "This command", []*cobra.Command{newCompletion(sys), newMan(sys), newVersion(sys)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
