@@ -26,7 +26,7 @@ test: ## set up whatever is missing, then run every check and every test
 	  'generated code=tools/drift.sh' \
 	  'protocol lint=$(MAKE) lint-proto' \
 	  'Go lint=tools/lint.sh' \
-	  'etcd and kube-apiserver=$(MAKE) kube' \
+	  'etcd, kube-apiserver, node=$(MAKE) kube' \
 	  'tests=tools/test.sh'
 
 image: ## build the container image, dist/sluice-image.tar (ARGS='-platforms linux/amd64')
@@ -64,7 +64,7 @@ tools: ## build the pinned tools into the user's cache
 	@tools/setup.sh
 	@for tool in buf golangci-lint grpcurl connectconformance grpc-interop h2spec; do tools/build.sh $$tool; done
 
-kube: ## build etcd and kube-apiserver, which the tests run against, into the user's cache
+kube: ## build etcd, kube-apiserver and the node, which the tests run against, into the user's cache
 	@go run ./test/kube/cmd/kube build
 
 clean: ## remove what was built here (not the cache)

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
+
+	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/sluice-gateway/sluice/client"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
@@ -142,12 +145,18 @@ func (n *notices) upstream(s *sluicev1.ChannelState) {
 	}
 }
 
-// brief is an error in a few words.
+// brief is an error in a few words: of one that gRPC has made, what it says without how it says it.
 func brief(err error) string {
 	e := status.From(err)
+	transport, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *grpcstatus.Status
+	}](err)
 	switch {
 	case e == nil:
 		return "it ended"
+	case ok && e.Reason == sluicev1.Reason_REASON_UNSPECIFIED && transport.GRPCStatus() != nil:
+		return transport.GRPCStatus().Message()
 	case e.Message != "":
 		return e.Message
 	}

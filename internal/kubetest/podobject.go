@@ -3,6 +3,8 @@ package kubetest
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +23,9 @@ func (p Pod) object() Object {
 				spec[name] = true
 			}
 		}
+		if len(containers) == 0 && len(p.Ports) > 0 {
+			spec["ports"] = p.portList()
+		}
 		containers = append(containers, spec)
 		statuses = append(statuses, map[string]any{
 			"name": c.Name, "image": "embedded/" + c.Name, "imageID": "", "ready": false, "started": false, "restartCount": 0,
@@ -36,6 +41,14 @@ func (p Pod) object() Object {
 		},
 		"status": map[string]any{"phase": "Pending", "qosClass": "BestEffort", "containerStatuses": statuses},
 	}
+}
+
+// portList is what the pod listens at, as its first container's.
+func (p Pod) portList() (all []any) {
+	for _, port := range slices.Sorted(maps.Keys(p.Ports)) {
+		all = append(all, map[string]any{"containerPort": int64(port), "protocol": "TCP"})
+	}
+	return all
 }
 
 // show writes into the pod's object how its containers are, unless somebody
