@@ -58,7 +58,7 @@ func hintFor(e *status.Error) string {
 	switch {
 	case e.Reason == sluicev1.Reason_REASON_UPSTREAM_REFUSED && e.Code == codes.PermissionDenied:
 		return "the cluster's API server said so; with -n NAMESPACE less permission is needed than for all"
-	case e.Code == codes.Unavailable && !e.FromPeer:
+	case e.Code == codes.Unavailable && !e.FromPeer && e.Reason != sluicev1.Reason_REASON_UPSTREAM_LOST: // which there was, once
 		return "is a gateway listening there? Check --server and, if no public authority signed its certificate, --ca-file; " +
 			"`sluice dev` starts a gateway and prints both"
 	case e.Code == codes.DeadlineExceeded:
