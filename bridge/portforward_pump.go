@@ -54,7 +54,7 @@ func (f *forward) read() (err error) {
 
 // room waits until there is credit that is worth a read, and returns what to read. A channel on which nothing more is sent has no credit.
 func (f *forward) room() (limit, part int, err error) {
-	if !f.opened || f.received {
+	if !f.opened {
 		return quietRead + pieceCost, quietRead, nil
 	}
 	quantum := f.ch.MaxPiece() + pieceCost

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/util/remotecommand"
@@ -37,6 +38,7 @@ type process struct {
 	ch     Channel
 	opts   *Options
 	policy sluicev1.DetachPolicy
+	text   bool // send what is UTF-8 as text
 	path   string
 	log    string // the path of the container's log
 	query  url.Values
@@ -53,7 +55,7 @@ type process struct {
 }
 
 func newProcess(ctx context.Context, up Upstream, open *sluicev1.Open, ch Channel, opts *Options) *process {
-	return &process{ctx: ctx, up: up, ch: ch, opts: opts, policy: open.GetOnDetachExpiry(), linger: lingerTime}
+	return &process{ctx: ctx, up: up, ch: ch, opts: opts, policy: open.GetOnDetachExpiry(), text: open.GetText(), linger: lingerTime}
 }
 
 // run is the whole life of a process's channel. When it returns nothing of it runs any more.
@@ -245,6 +247,7 @@ func (p *process) deliver(ctx context.Context, batch *websocket.Batch) (err erro
 	for i := 0; i < len(batch.Fragments) && err == nil; i++ {
 		var piece data.Piece
 		if piece, err = p.demux.add(batch.Fragments[i]); len(piece.Bytes) > 0 {
+			piece.Text = p.text && utf8.Valid(piece.Bytes)
 			pieces = append(pieces, piece)
 		}
 	}

@@ -398,3 +398,23 @@ func TestTargetsOfProcessesAreChecked(t *testing.T) {
 		})
 	}
 }
+
+// TestAProcessMaySpeakText: JSON cannot carry bytes, so who reads frames as JSON asks for text and gets what is text as such.
+func TestAProcessMaySpeakText(t *testing.T) {
+	s := &processServer{script: func(p *processPeer) {
+		_ = p.write(wsMessage(1, "grüß"), wsMessage(1, "\xff\xfe"), wsMessage(2, "dich"))
+		p.finish(exit(0))
+	}}
+	for _, asked := range []bool{false, true} {
+		ch := newTestChannel(t, "")
+		var told []string
+		ch.bytes = func(p data.Piece) { told = append(told, fmt.Sprintf("%q %v", p.Bytes, p.Text)) }
+		open := execOf(shellTarget())
+		open.Text = asked
+		o := Run(t.Context(), s.reach(t, "tcp"), open, ch, WithDefaults(Options{}))
+		want := []string{fmt.Sprintf("%q %v", "grüß", asked), fmt.Sprintf("%q false", "\xff\xfe"), fmt.Sprintf("%q %v", "dich", asked)}
+		if o.Err != nil || !reflect.DeepEqual(told, want) {
+			t.Errorf("asked for text: %v, told %q, want %q (%v)", asked, told, want, o.Err)
+		}
+	}
+}

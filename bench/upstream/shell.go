@@ -23,10 +23,10 @@ const (
 // Shell is the namespace, the pod and the name, in Stop's answer, of the shells: there what was poured is counted in bytes.
 const Shell = "shell"
 
-// subprotocol is the one of exec that the benchmark speaks.
-const subprotocol = "v5.channel.k8s.io"
+// subprotocols are those of exec that the benchmark speaks. Here they do not differ: no stream ends before its shell.
+var subprotocols = []string{"v5.channel.k8s.io", "v4.channel.k8s.io"}
 
-// The channels of the subprotocol that the shells use.
+// The channels of the subprotocols that the shells use.
 const (
 	stdin  = 0
 	stdout = 1
@@ -36,7 +36,7 @@ const (
 const poured = 32 << 10
 
 var shells = websocket.Upgrader{
-	ReadBufferSize: 64 << 10, WriteBufferSize: 256, CheckOrigin: func(*http.Request) bool { return true }, Subprotocols: []string{subprotocol},
+	ReadBufferSize: 64 << 10, WriteBufferSize: 256, CheckOrigin: func(*http.Request) bool { return true }, Subprotocols: subprotocols,
 }
 
 // isShell reports whether a request is for a process.
