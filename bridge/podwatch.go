@@ -166,7 +166,7 @@ type podEvents struct {
 	event  []byte // what has come of the current event
 	skip   bool   // it is too large
 	listed bool   // the list that comes now, or came last, has the pod
-	uid    string // the pod's, once it was seen
+	uid    string // the pod's, once it was seen; written with pods.mu held, for who asks
 }
 
 // podEvent is what of an event is looked at.
@@ -199,7 +199,9 @@ func (w *podWatch) changed(event []byte) {
 			why += ", " + readable([]byte(e.Object.Status.Reason))
 		}
 		w.gone(status.New(codes.Unavailable, sluicev1.Reason_REASON_TARGET_GONE, "pod %s/%s has ended: %s", w.key.namespace, w.key.pod, why))
-	default:
+	case w.uid == "":
+		w.pods.mu.Lock()
+		defer w.pods.mu.Unlock()
 		w.uid = e.Object.Metadata.UID
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,6 +58,26 @@ func podsFor(t testing.TB) (*Pods, *Options) {
 	p := NewPods()
 	t.Cleanup(p.Close)
 	return p, opts
+}
+
+// awaitSeen waits until a pod was seen.
+func (p *Pods) awaitSeen(t testing.TB, pod string) {
+	t.Helper()
+	ctx := within(t)
+	for {
+		p.mu.Lock()
+		w := p.watches[podKey{"test", "principal", "default", pod}]
+		seen := w != nil && w.uid != ""
+		p.mu.Unlock()
+		if seen {
+			return
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("pod %s is not seen", pod)
+		}
+	}
 }
 
 // noting is a user that notes what it is told.
@@ -158,10 +179,8 @@ func TestAPodIsGone(t *testing.T) {
 				gone, told := noting()
 				pods, opts := podsFor(t)
 				defer pods.join(c.up, opts, "default", "web", gone)()
-				if err := c.Await(within(t), func(n kubetest.Counts) bool { return n.Live == 1 }); err != nil {
-					t.Fatal(err)
-				}
-				c.EndWatches() // which is no end of a pod
+				pods.awaitSeen(t, "web") // before that nobody knows which pod it is
+				c.EndWatches()           // which is no end of a pod
 				c.putPod(t, "other", "Running")
 				c.putPod(t, "web", "Running")
 				x.do(t, c)
@@ -181,6 +200,44 @@ func (c *testCluster) addr(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return u.Host
+}
+
+func TestALargePodIsWatchedToo(t *testing.T) {
+	c := overTLS(t, kubetest.Options{})
+	put := func(phase string) {
+		if _, err := c.Apply(kubetest.Object{
+			"apiVersion": "v1", "kind": "Pod", "status": map[string]any{"phase": phase},
+			"metadata": map[string]any{"name": "web", "namespace": "default", "annotations": map[string]any{"large": strings.Repeat("x", 100_000)}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("Running")
+	gone, told := noting()
+	pods, opts := podsFor(t)
+	defer pods.join(c.up, opts, "default", "web", gone)()
+	c.awaitWatches(t, 1, 1)
+	put("Failed")
+	if e := awaitTold(t, told); e.Code != codes.Unavailable {
+		t.Errorf("told %v", e)
+	}
+}
+
+func TestAPodsEndIsToldOnce(t *testing.T) {
+	c := overTLS(t, kubetest.Options{})
+	c.putPod(t, "web", "Running")
+	pods, opts := podsFor(t)
+	var told atomic.Int32
+	defer pods.join(c.up, opts, "default", "web", func(error) { told.Add(1) })()
+	pods.mu.Lock()
+	w := pods.watches[podKey{"test", "principal", "default", "web"}]
+	pods.mu.Unlock()
+	for range 2 { // as when both events come in one read
+		w.deleted()
+	}
+	if n := told.Load(); n != 1 {
+		t.Errorf("told %d times", n)
+	}
 }
 
 func TestAPodThatIsGoneAtTheBeginningIsTold(t *testing.T) {
@@ -385,7 +442,7 @@ func TestWhatIsOnItsWayFromAPodThatIsGoneArrives(t *testing.T) {
 	up := scriptedBeside(t, c, func(s *scriptedTunnel) {
 		_ = s.say(append(accepts(), says("hello"))...)
 		<-told
-		_ = s.say(says(" and good"), says("bye"))
+		_ = s.say(says(" and good"), says("bye"), resets(dataStream)) // which is the pod's end, not another
 		s.drain()
 	})
 	f := forwardTo(t, up, 80, opts)

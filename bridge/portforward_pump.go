@@ -54,7 +54,7 @@ func (f *forward) read() (err error) {
 
 // room waits until there is credit that is worth a read, and returns what to read. A channel on which nothing more is sent has no credit.
 func (f *forward) room() (limit, part int, err error) {
-	if !f.opened {
+	if !f.opened || f.received {
 		return quietRead + pieceCost, quietRead, nil
 	}
 	quantum := f.ch.MaxPiece() + pieceCost
@@ -92,6 +92,9 @@ func (f *forward) fragment(frag *websocket.Fragment) error {
 			f.queue(run)
 			return err
 		}
+		if s.stands {
+			f.stand()
+		}
 		switch {
 		case f.received || f.reset:
 		case s.kind == signalData && run == nil:
@@ -118,8 +121,6 @@ func (f *forward) fragment(frag *websocket.Fragment) error {
 // heed does what a signal says beside its data, which is queued.
 func (f *forward) heed(s signal) error {
 	switch s.kind {
-	case signalStands:
-		f.stand()
 	case signalText:
 		f.text = append(f.text, s.bytes[:min(len(s.bytes), maxErrorText-len(f.text))]...)
 		f.judged = f.judged || s.fin

@@ -130,6 +130,15 @@ func TestPortForwardFallsBackToChannels(t *testing.T) {
 	}
 }
 
+func TestChannelsLeadToThePortThatWasAskedFor(t *testing.T) {
+	for _, sent := range []string{"\x00\x51\x00", "\x01\x50\x01", "\x02\x50\x00"} {
+		_, _, err := hostile(t, channelProtocol, []byte(sent), len(sent), len(sent))
+		if e := status.From(err); e == nil || e.Reason != sluicev1.Reason_REASON_UPSTREAM_PROTOCOL {
+			t.Errorf("%q ends it with %v", sent, err)
+		}
+	}
+}
+
 func TestARefusalOfAPortForwardIsTheAPIServers(t *testing.T) {
 	n := newForwardNode(t)
 	calls := 0
@@ -287,6 +296,31 @@ func TestEachEndOfAPortForwardIsToldApart(t *testing.T) {
 				t.Errorf("%q is delivered, closed %v", f.text(), f.closed)
 			}
 		})
+	}
+}
+
+func TestAForwardStandsWhenBothStreamsDo(t *testing.T) {
+	f := forwardTo(t, scripted(t, func(s *scriptedTunnel) {
+		_ = s.say(&spdy.SynReplyFrame{StreamId: dataStream}, resets(dataStream))
+		s.drain()
+	}), 80, Options{})
+	if e := status.From(f.outcome().Err); e == nil || e.Reason != sluicev1.Reason_REASON_RESET || f.opened != nil {
+		t.Errorf("it ends with %v, opened %v", e, f.opened)
+	}
+}
+
+// TestANodeMayBeginBeforeItHasAcceptedAll: it has data as soon as that stream is accepted.
+func TestANodeMayBeginBeforeItHasAcceptedAll(t *testing.T) {
+	f := forwardTo(t, scripted(t, func(s *scriptedTunnel) {
+		_ = s.say(&spdy.SynReplyFrame{StreamId: dataStream}, says("hel"))
+		<-s.heard // what the client sends, which waits until the forward stands
+		_ = s.say(&spdy.SynReplyFrame{StreamId: errorStream}, says("lo"), ends(errorStream), ends(dataStream))
+		s.drain()
+	}), 80, Options{})
+	_, _ = io.WriteString(f, "x")
+	f.awaitClosed(t)
+	if o := f.outcome(); o.Err != nil || f.text() != "hello" {
+		t.Errorf("it ends with %v, %q", o.Err, f.text())
 	}
 }
 

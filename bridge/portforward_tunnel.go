@@ -30,17 +30,17 @@ type tunnel interface {
 
 // signal is what the node says in a tunnel.
 type signal struct {
-	kind  signalKind
-	fin   bool   // the stream has ended with it
-	bytes []byte // of signalData and signalText
-	id    uint32 // of signalPing
+	kind   signalKind
+	stands bool   // the streams stand; said once, before all else that is of them
+	fin    bool   // the stream has ended with it
+	bytes  []byte // of signalData and signalText
+	id     uint32 // of signalPing
 }
 
 type signalKind uint8
 
 const (
-	signalNone   signalKind = iota
-	signalStands            // the data stream was accepted
+	signalNone signalKind = iota
 	signalData
 	signalText  // of the error stream
 	signalReset // of the data stream
@@ -58,9 +58,12 @@ func tunnelOf(subprotocol string, port uint32) tunnel {
 // spdyTunnel carries SPDY/3.1, whose frames do not heed where messages end. The streams are those of kubectl
 // (k8s.io/client-go/tools/portforward): a kubelet knows which belong together by a request's number, of which there is one here.
 type spdyTunnel struct {
-	port     uint32
-	decoder  spdy.Decoder // Owned by the reader.
-	accepted bool         // Owned by the reader. The data stream stands.
+	port uint32
+
+	// Owned by the reader.
+	decoder            spdy.Decoder
+	accepted, answered bool // the data stream, the error stream
+	said               bool // that they stand
 }
 
 // The streams of a forward: a client's have odd numbers.
@@ -103,12 +106,16 @@ func (t *spdyTunnel) next(b []byte) (signal, int, error) {
 	case spdy.Ping:
 		return signal{kind: signalPing, id: e.Code}, n, nil
 	}
-	s, err := t.said(e)
+	s, err := t.meaning(e)
+	s.stands = t.accepted && !t.said && (t.answered || s.kind == signalData)
+	t.said = t.said || s.stands
 	return s, n, err
 }
 
-// said is what an event of a stream means.
-func (t *spdyTunnel) said(e spdy.Event) (signal, error) {
+// meaning is what an event of a stream means. The streams stand when both were accepted: who leaves before leaves goroutines behind in
+// spdystream. A node need not keep to that order, and has data for us as soon as its stream is accepted.
+func (t *spdyTunnel) meaning(e spdy.Event) (signal, error) {
+	t.answered = t.answered || e.Stream == errorStream && e.Kind == spdy.Reply
 	switch {
 	case e.Stream == errorStream && e.Kind == spdy.Reset:
 		return signal{kind: signalText, fin: true}, nil
@@ -118,9 +125,11 @@ func (t *spdyTunnel) said(e spdy.Event) (signal, error) {
 		return signal{}, brokenTunnel("stream %d was never opened", e.Stream)
 	case e.Kind == spdy.Reset:
 		return signal{kind: signalReset}, nil
+	case e.Kind == spdy.Reply && !e.Fin:
+		t.accepted = true
+		return signal{}, nil
 	case e.Kind == spdy.Reply:
 		t.accepted = true
-		return signal{kind: signalStands, fin: e.Fin}, nil
 	case !t.accepted:
 		return signal{}, brokenTunnel("data on a stream that was not accepted")
 	}
@@ -184,8 +193,6 @@ func (t *channelTunnel) begin(port *[]byte, c byte) (s signal, n int, err error)
 	if got := binary.LittleEndian.Uint16(*port); got != t.port {
 		return signal{}, 1, brokenTunnel("channel %d leads to port %d", t.channel, got)
 	}
-	if t.channel == dataChannel {
-		s.kind = signalStands
-	}
+	s.stands = t.channel == dataChannel
 	return s, 1, nil
 }

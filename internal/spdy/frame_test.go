@@ -216,8 +216,13 @@ func TestEventsAreWhatThePeerSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Event{
-		{Kind: Reply, Stream: 1}, {Kind: Reply, Stream: 3, Fin: true}, {Kind: Data, Stream: 3, Bytes: []byte("one")}, {Kind: Headers, Stream: 3},
-		{Kind: Data, Stream: 1, Fin: true}, {Kind: Ping, Code: 2}, {Kind: Reset, Stream: 3, Code: uint32(StatusRefused)},
+		{Kind: Reply, Stream: 1},
+		{Kind: Reply, Stream: 3, Fin: true},
+		{Kind: Data, Stream: 3, Bytes: []byte("one")},
+		{Kind: Headers, Stream: 3},
+		{Kind: Data, Stream: 1, Fin: true},
+		{Kind: Ping, Code: 2},
+		{Kind: Reset, Stream: 3, Code: uint32(StatusRefused)},
 		{Kind: GoAway, Stream: 3, Code: 2},
 	}
 	if len(got) != len(want) {
