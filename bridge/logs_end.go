@@ -99,18 +99,27 @@ func (g *logs) missing(e *ending) bool {
 // refusal is what becomes of a channel whose log is refused: one that had an upstream waits for its container to run.
 func (g *logs) refusal(err error) error {
 	var e *ending
-	if !errors.As(err, &e) || !g.granted || g.stage == logRest {
+	if !errors.As(err, &e) || !g.granted {
 		return err
 	}
-	switch {
-	case e.cause.HTTPCode == http.StatusNotFound:
+	switch code := e.cause.HTTPCode; {
+	case code == http.StatusNotFound && g.seen: // the kubelet has just started: a pod that is gone would not have been seen
+		return waited(e)
+	case g.stage == logRest:
+		return err
+	case code == http.StatusNotFound:
 		return g.gone("the pod is gone")
-	case e.cause.HTTPCode == http.StatusBadRequest && g.seen: // it is waiting to start
-		cause := *e.cause
-		cause.Code, cause.HTTPCode = codes.Unavailable, 0
-		return &ending{cause: &cause}
+	case code == http.StatusBadRequest && g.seen: // it is waiting to start
+		return waited(e)
 	}
 	return err
+}
+
+// waited is a refusal that will not last.
+func waited(e *ending) *ending {
+	cause := *e.cause
+	cause.Code, cause.HTTPCode = codes.Unavailable, 0
+	return &ending{cause: &cause}
 }
 
 // gone is the end of a log whose container is gone.

@@ -36,6 +36,7 @@ type logNode struct {
 	phase    string
 	blind    bool // the caller may not see the pod
 	down     bool // nobody can be reached
+	unready  int  // how often the kubelet, which has just started, does not know its pod
 	onDial   func()
 	deleting bool
 	deleted  bool
@@ -193,6 +194,9 @@ func (n *logNode) Dial(_ context.Context, path string, q url.Values, subprotocol
 	case n.down:
 		return nil, "", unreachable(errCut)
 	case path != "/api/v1/namespaces/default/pods/p/log" || n.deleted:
+		return nil, "", answered(http.StatusNotFound, nil, []byte(`{"kind":"Status","code":404}`))
+	case n.unready > 0:
+		n.unready--
 		return nil, "", answered(http.StatusNotFound, nil, []byte(`{"kind":"Status","code":404}`))
 	case run < 0 || n.runs[run].removed:
 		return nil, "", answered(http.StatusBadRequest, nil, []byte(`{"kind":"Status","code":400}`))

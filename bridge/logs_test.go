@@ -136,6 +136,28 @@ func TestT_E7_ContainerIsStartedAnew(t *testing.T) {
 	}
 }
 
+// TestT_E7_AKubeletThatHasJustStartedIsWaitedFor: it does not know the pod that the API server has; neither the pod nor any of its log is gone.
+func TestT_E7_AKubeletThatHasJustStartedIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := pipedLogNode(t)
+		n.write(0, "a1\n")
+		c := openLog(t, n, logOf(nil), Options{}, nil)
+		c.awaitText(anHour(t), "a1\n")
+		n.change(func() { n.unready = 3 })
+		n.sever()
+		n.write(time.Second, "a2\n")
+		n.exit(137)
+		n.start()
+		n.write(time.Second, "b1\n")
+		c.awaitText(anHour(t), "a1\na2\nb1\n")
+		quiet := strings.NewReplacer("<RECONNECTING>", "", "<CONNECTED>", "")
+		if got := quiet.Replace(c.heard()); got != "a1\na2\n<RESTARTED>b1\n" {
+			t.Errorf("heard %q", got)
+		}
+		c.halt()
+	})
+}
+
 // TestT_E7_WhatIsMissingIsAnnounced, and nothing else is.
 func TestT_E7_WhatIsMissingIsAnnounced(t *testing.T) {
 	for name, c := range map[string]struct {

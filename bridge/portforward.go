@@ -69,6 +69,7 @@ type forward struct {
 	reply    *time.Timer // ends a forward whose streams are not accepted
 	opened   bool
 	received bool   // the pod has ended its direction
+	fin      held   // which the client was not told yet
 	reset    bool   // the data stream was reset
 	judged   bool   // the error stream has ended
 	text     []byte // what the error stream has said
@@ -167,6 +168,7 @@ func (f *forward) run() error {
 	f.reply = f.endAfter(replyTimeout, status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "the node does not accept the streams"))
 	f.running.Go(f.sendAll)
 	err := f.read()
+	f.fin.tell() // unless it was dropped, nothing has denied it
 	if err == nil || f.reset || f.judged {
 		f.conn.Close(websocket.CodeNormal) // there is nothing to reset
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -20,6 +21,8 @@ const (
 	quietRead = 256
 	// maxErrorText is how much of what the node says of an error is told, in bytes.
 	maxErrorText = 1 << 10
+	// finGrace is how long a node may take to say that the FIN it has passed on was none.
+	finGrace = 25 * time.Millisecond
 	// maxForwardWrite is the most that is written to a tunnel at once, in bytes of payload.
 	maxForwardWrite = 64 << 10
 )
@@ -139,9 +142,47 @@ func (f *forward) heed(s signal) error {
 		return err
 	}
 	f.received = true
-	f.ch.CloseSend()
-	f.directionEnded()
+	f.fin.hold(finGrace, func() {
+		f.ch.CloseSend()
+		f.directionEnded()
+	})
 	return nil
+}
+
+// held is the pod's FIN, which is held back for a moment: containerd tells a port that refuses by a FIN, and says only then, on the other stream, that
+// it was none.
+type held struct {
+	mu    sync.Mutex
+	timer *time.Timer // Guarded by mu.
+	say   func()      // Guarded by mu. Nil once it was called or dropped.
+}
+
+// hold has say called after d, unless it is called or dropped before.
+func (h *held) hold(d time.Duration, say func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.say = say
+	h.timer = time.AfterFunc(d, h.tell)
+}
+
+// tell tells what is held, if anything is.
+func (h *held) tell() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.say != nil {
+		h.say()
+		h.say = nil
+	}
+}
+
+// drop forgets what is held. When it returns nothing of it runs any more.
+func (h *held) drop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.say = nil
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 }
 
 // stand tells the client that the streams stand, and lets its data through.
@@ -162,6 +203,7 @@ func (f *forward) stand() {
 func (f *forward) verdict() (over bool, err error) {
 	if len(f.text) > 0 && !f.failed {
 		f.failed = true
+		f.fin.drop()
 		f.endAfter(lastWords, errSettled)
 	}
 	switch {

@@ -189,7 +189,7 @@ func TestT_B18_PassthroughSendsNothingOfTheGateway(t *testing.T) {
 	}
 	key1 := r.Header.Get("Sec-WebSocket-Key")
 	want := http.Header{
-		"Accept": {"application/json"}, "Authorization": {"Bearer " + aliceToken}, "Connection": {"Upgrade"}, "Origin": {s.URL},
+		"Accept": {"application/json, */*"}, "Authorization": {"Bearer " + aliceToken}, "Connection": {"Upgrade"}, "Origin": {s.URL},
 		"Sec-Websocket-Key": {key1}, "Sec-Websocket-Protocol": {"a, b"}, "Sec-Websocket-Version": {"13"}, "Upgrade": {"websocket"},
 		"User-Agent": {"sluice/test"},
 	}
@@ -202,7 +202,7 @@ func TestT_B18_PassthroughSendsNothingOfTheGateway(t *testing.T) {
 	get(t, u)
 	r = s.last(t)
 	want = http.Header{
-		"Accept": {"application/json"}, "Authorization": {"Bearer " + aliceToken}, "Connection": {"close"}, "Origin": {s.URL},
+		"Accept": {"application/json, */*"}, "Authorization": {"Bearer " + aliceToken}, "Connection": {"close"}, "Origin": {s.URL},
 		"User-Agent": {"sluice/test"},
 	}
 	if !reflect.DeepEqual(r.Header, want) || len(r.TLS.PeerCertificates) > 0 {

@@ -187,7 +187,7 @@ func (u *Upstream) request(ctx context.Context, p string, query url.Values) (*ht
 	if err != nil {
 		return nil, status.New(codes.InvalidArgument, sluicev1.Reason_REASON_INVALID_TARGET, "the target makes no request").Wrap(err)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", "application/json, */*") // a kubelet, which is asked for a stream with the same header, has no JSON to offer
 	req.Header.Set("User-Agent", u.endpoint.userAgent)
 	req.Header.Set("Origin", u.endpoint.origin)
 	if tp, ok := ctx.Value(traceparentKey{}).(string); ok {

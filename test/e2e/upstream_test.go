@@ -90,7 +90,7 @@ func upgrades(all []kube.Request) (n int) {
 func checkRequest(t *testing.T, s *setup, r *kube.Request, token string) {
 	t.Helper()
 	where := fmt.Sprintf("%s %s?%s", r.Method, r.Path, r.RawQuery)
-	want := http.Header{"Authorization": {"Bearer " + token}, "User-Agent": {"sluice/test"}, "Origin": {s.api.URL()}, "Accept": {"application/json"}}
+	want := http.Header{"Authorization": {"Bearer " + token}, "User-Agent": {"sluice/test"}, "Origin": {s.api.URL()}, "Accept": {"application/json, */*"}}
 	switch {
 	case r.Status == http.StatusSwitchingProtocols:
 		want["Connection"], want["Upgrade"], want["Sec-Websocket-Version"] = []string{"Upgrade"}, []string{"websocket"}, []string{"13"}
