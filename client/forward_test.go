@@ -468,6 +468,23 @@ func TestAFailedListenerIsTold(t *testing.T) {
 	}
 }
 
+// A client that has ended makes no more connections, so nobody is left waiting at its listener.
+func TestAForwardListenerEndsWithItsClient(t *testing.T) {
+	_, _, c := relayed(t, mux.Config{}, pod(nil))
+	ctx := within(t)
+	f := forwardTo(ctx, t, c, echoing)
+	conn := f.dial(ctx, t)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-f.ended; err == nil || !errors.Is(err, c.Err()) {
+		t.Errorf("ended with %v, the client with %v", err, c.Err())
+	}
+	if got, err := io.ReadAll(conn); len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("what was joined: %q, %v", got, err)
+	}
+}
+
 type failing struct {
 	errs   []error
 	closed bool

@@ -14,13 +14,16 @@ import (
 // the other direction goes on; so is a reset. One that cannot be made, or is lost, is reset and touches no other. onEnd is told how each has
 // ended, nil for a good end, by one goroutine at a time; nil for nobody. It must not block.
 //
-// ForwardListener closes l, resets what is joined when ctx ends, and waits for it. It returns ctx's error, or l's.
+// ForwardListener closes l, resets what is joined when ctx ends, and waits for it. It returns ctx's error, or l's, or why the client has ended,
+// after which no connection could be made any more.
 func (c *Client) ForwardListener(ctx context.Context, l net.Listener, req PortForwardRequest, onEnd func(remote net.Addr, err error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var tell sync.Mutex
 	var joined sync.WaitGroup
 	defer joined.Wait()
 	defer cancel()
+	stop := context.AfterFunc(c.ctx, func() { _ = l.Close() }) // Accept says so
+	defer stop()
 	joined.Go(func() {
 		<-ctx.Done()
 		_ = l.Close() // Accept says so
@@ -30,6 +33,9 @@ func (c *Client) ForwardListener(ctx context.Context, l net.Listener, req PortFo
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if err := c.Err(); err != nil {
+				return err
 			}
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}

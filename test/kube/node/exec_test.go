@@ -68,7 +68,7 @@ func TestSlowReaderLosesNothing(t *testing.T) {
 	if _, err := os.Stat("/proc/self"); err != nil {
 		t.Skip("the end of a process cannot be seen here")
 	}
-	for tty, size := range map[bool]int{false: 34000, true: 12000} { // more than is read at once, less than is held
+	for tty, size := range map[bool]int{false: 34000, true: 4000} { // more than is read at once, less than is held
 		const text = "all of this is still there"
 		c := containerFor(t)
 		may, pid := make(chan struct{}), filepath.Join(c.pod.root, "pid")
@@ -106,12 +106,15 @@ func TestCommandThatCannotBeStarted(t *testing.T) {
 	}
 }
 
+// However the guardian learns that its command is gone, it was killed: it must not look like an end of its own.
 func TestExecEndsWithItsContainer(t *testing.T) {
-	c := containerFor(t)
-	close(c.exited)
-	err := c.ExecInContainer(t.Context(), "", "", "", []string{"sleep", "300"}, nil, nil, nil, false, nil, 0)
-	var exit utilexec.CodeExitError
-	if !errors.As(err, &exit) || exit.Code != killed {
-		t.Errorf("%v", err)
+	for range 40 {
+		c := containerFor(t)
+		close(c.exited)
+		err := c.ExecInContainer(t.Context(), "", "", "", []string{"sleep", "300"}, nil, nil, nil, false, nil, 0)
+		var exit utilexec.CodeExitError
+		if !errors.As(err, &exit) || exit.Code != killed {
+			t.Fatalf("%v", err)
+		}
 	}
 }
