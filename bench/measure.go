@@ -33,6 +33,8 @@ type result struct {
 	MiBPerS float64 `json:"mib_per_s,omitempty"`
 	// CPUPerMiBUS is the gateway's CPU time for a MiB in microseconds.
 	CPUPerMiBUS float64 `json:"gateway_cpu_us_per_mib,omitempty"`
+	// ClientCPUPerMiBUS is the client's.
+	ClientCPUPerMiBUS float64 `json:"client_cpu_us_per_mib,omitempty"`
 	// AllocationsPerMiB are the gateway's.
 	AllocationsPerMiB float64 `json:"gateway_allocations_per_mib,omitempty"`
 	// Delivered is the part of what was due that was delivered, of watches with a rate.
@@ -163,9 +165,12 @@ func (r *rig) flow(ctx context.Context, res *result) error {
 	if err := pause(ctx, r.bench.settings.duration/2); err != nil { // until windows, buffers and the collector are at their usual size
 		return err
 	}
-	profiled := r.profile(ctx)
+	profiled, err := r.profile(ctx)
+	if err != nil {
+		return err
+	}
 	noise := r.listen(ctx)
-	before, err := r.usage(ctx)
+	before, err := r.usages(ctx)
 	if err != nil {
 		return err
 	}
@@ -179,7 +184,7 @@ func (r *rig) flow(ctx context.Context, res *result) error {
 	if err := r.cl.Call(ctx, load.End, nil, &m); err != nil {
 		return err
 	}
-	after, err := r.usage(ctx)
+	after, err := r.usages(ctx)
 	if err != nil {
 		return err
 	}
@@ -196,7 +201,19 @@ func (r *rig) usage(ctx context.Context) (process.Usage, error) {
 	return r.gw.Usage(ctx)
 }
 
-func (res *result) flowed(s suite, m *load.Measured, before, after process.Usage) {
+// usages are those of the two processes that a client pays for.
+type usages struct{ gateway, client process.Usage }
+
+func (r *rig) usages(ctx context.Context) (u usages, err error) {
+	if u.gateway, err = r.usage(ctx); err != nil {
+		return u, err
+	}
+	u.client, err = r.cl.Usage(ctx)
+	return u, err
+}
+
+func (res *result) flowed(s suite, m *load.Measured, began, ended usages) {
+	before, after := began.gateway, ended.gateway
 	res.EventsPerS = float64(m.Events+m.HeavyEvents) / m.Seconds
 	res.HeavyPerS = float64(m.HeavyEvents) / m.Seconds
 	if s.kind == keyboard {
@@ -205,6 +222,7 @@ func (res *result) flowed(s suite, m *load.Measured, before, after process.Usage
 	if mib := float64(m.Bytes) / (1 << 20); mib > 0 {
 		res.MiBPerS = mib / m.Seconds
 		res.CPUPerMiBUS = microseconds(after.CPU-before.CPU) / mib
+		res.ClientCPUPerMiBUS = microseconds(ended.client.CPU-began.client.CPU) / mib
 		res.AllocationsPerMiB = float64(after.Allocations-before.Allocations) / mib
 	}
 	if s.rate > 0 {
@@ -317,13 +335,26 @@ func (r *rig) ownCPU(ctx context.Context) time.Duration {
 	return sum
 }
 
-// profile keeps Sluice's CPU profile of the measured time, and what it has allocated, if that is wanted. What it returns waits for it.
-func (r *rig) profile(ctx context.Context) (wait func() error) {
+// profile keeps the CPU profiles of Sluice and of its client in the measured time, and what Sluice has allocated, if that is wanted. What it
+// returns waits for it.
+func (r *rig) profile(ctx context.Context) (wait func() error, err error) {
+	if r.bench.settings.profiles == "" || r.admin == "" {
+		return func() error { return nil }, nil
+	}
+	client, err := r.cl.Profile(ctx, r.file("client"))
+	if err != nil {
+		return nil, err
+	}
 	failed := make(chan error, 1)
 	go func() {
 		failed <- r.download(ctx, fmt.Sprintf("profile?seconds=%d", max(1, int(r.bench.settings.duration.Seconds()))), "cpu")
 	}()
-	return func() error { return errors.Join(<-failed, r.download(ctx, "allocs", "allocs")) }
+	return func() error { return errors.Join(client(), <-failed, r.download(ctx, "allocs", "allocs")) }, nil
+}
+
+// file is where a profile is kept.
+func (r *rig) file(kind string) string {
+	return filepath.Join(r.bench.settings.profiles, r.suite.name+"."+kind+".pprof")
 }
 
 // heap keeps what of Sluice's heap is alive, if that is wanted.
@@ -331,11 +362,10 @@ func (r *rig) heap(ctx context.Context) error { return r.download(ctx, "heap?gc=
 
 // download keeps a profile of Sluice as SUITE.KIND.pprof, if that is wanted.
 func (r *rig) download(ctx context.Context, profile, kind string) (err error) {
-	dir := r.bench.settings.profiles
-	if dir == "" || r.admin == "" {
+	if r.bench.settings.profiles == "" || r.admin == "" {
 		return nil
 	}
-	address, file := fmt.Sprintf("http://%s/debug/pprof/%s", r.admin, profile), filepath.Join(dir, r.suite.name+"."+kind+".pprof")
+	address := fmt.Sprintf("http://%s/debug/pprof/%s", r.admin, profile)
 	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
@@ -349,7 +379,7 @@ func (r *rig) download(ctx context.Context, profile, kind string) (err error) {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("profile: %s", answer.Status)
 	}
-	f, err := os.Create(file)
+	f, err := os.Create(r.file(kind))
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}

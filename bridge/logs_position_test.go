@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/base64"
+	"hash/crc32"
 	"math"
 	"slices"
 	"strings"
@@ -183,7 +184,7 @@ func FuzzLogReader(f *testing.F) {
 			again := &logReader{stamps: stamps, text: text}
 			again.begins(p)
 			if ordered(log, p.since().UnixNano()) {
-				if got := readAll(again, log, size); got != "" || !again.found() {
+				if got := readAll(again, log, size); got != "" || !again.found() && again.heldLen == 0 {
 					t.Fatalf("from %+v on: %q", p, got)
 				}
 			}
@@ -199,6 +200,26 @@ func ordered(log string, since int64) bool {
 		}
 	}
 	return true
+}
+
+// TestEndOfALongLineIsNoLine: a kubelet that is asked for what is not older than a time begins in the middle of a line that was written in parts. Who
+// goes on there has that line; who begins there gets what the API server gives; and nobody takes it for the kubelet's word that there is no more.
+func TestEndOfALongLineIsNoLine(t *testing.T) {
+	const rest, had, news = "end of a long line\n", "2026-11-23T12:00:00Z a\n", "2026-11-23T12:00:01Z b\n"
+	for _, size := range []int{1, 3, 100} {
+		resumed := logReader{}
+		resumed.begins(position{newest: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixNano(), at: 1, anchor: crc32.Checksum([]byte("a\n"), castagnoli)})
+		if got := readAll(&resumed, rest+had+news, size); got != "b\n" || resumed.spoken || !resumed.found() {
+			t.Errorf("in chunks of %d who goes on gets %q, spoken %v", size, got, resumed.spoken)
+		}
+		begun := logReader{first: true}
+		if got := readAll(&begun, rest+had, size); got != rest+"a\n" || begun.spoken {
+			t.Errorf("in chunks of %d who begins gets %q, spoken %v", size, got, begun.spoken)
+		}
+		if got := readAll(&begun, "unable to retrieve", size); got != "unable to retrieve" || !begun.spoken {
+			t.Errorf("in chunks of %d the kubelet says %q, spoken %v", size, got, begun.spoken)
+		}
+	}
 }
 
 // TestGapIsToldBeforeTheTimeOfItsLine, where the client wants the times.

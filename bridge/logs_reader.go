@@ -22,11 +22,14 @@ type logReader struct {
 	search  search
 	hidden  bool // the client is not to have the lines that are read
 	lenient bool // what follows is not what the client has, and the client knows
+	resumed bool // it was asked for from a time on, to find a position again
+	first   bool // no line was read
 
 	// What is read, in the middle of something.
 	held    [maxStamp]byte // the beginning of a time
 	heldLen int
 	within  lineKind
+	leads   bool    // of an untimed line: it is the first
 	stamp   int64   // of a timed line
 	passage passage // of a timed line
 	trim    uint64  // with complete: bytes of the line that are still to be dropped
@@ -69,6 +72,7 @@ var logBuffers = sync.Pool{New: func() any { return new(logBuffer) }}
 func (r *logReader) begins(p position) {
 	r.pos, r.last, r.search, r.trim = p, p, searchFor(&p), 0
 	r.heldLen, r.within, r.gap, r.timed, r.spoken = 0, lineBegins, false, false, false
+	r.resumed, r.first, r.leads = r.search.on, true, false
 }
 
 // fill makes ready for the bytes of one read; release gives the buffer back.
@@ -109,7 +113,7 @@ func (r *logReader) beginning(b []byte) (n int) {
 			r.line(at, b[:size])
 			return size
 		case stampNone:
-			r.within, r.spoken = untimedLine, true
+			r.untimed()
 			return 0
 		}
 	}
@@ -124,16 +128,24 @@ func (r *logReader) beginning(b []byte) (n int) {
 		return size - had
 	case stampNone:
 		r.heldLen = 0
-		r.within, r.spoken = untimedLine, true
+		r.untimed()
 		r.emit(r.held[:had])
 		return 0
 	}
 	return n
 }
 
+// untimed begins a line without a time: what the kubelet has to say itself, or, before all others, the end of a line that the container wrote. A
+// runtime writes a line of more than 16 KiB in parts, each with a time, and a kubelet that is asked for what is not older than a time leaves out
+// the parts that are. A kubelet ends no line of its own.
+func (r *logReader) untimed() {
+	r.within, r.spoken = untimedLine, true
+	r.leads, r.first = r.first, false
+}
+
 // line begins a line with a time.
 func (r *logReader) line(stamp int64, prefix []byte) {
-	r.within, r.stamp, r.timed = timedLine, stamp, true
+	r.within, r.stamp, r.timed, r.first = timedLine, stamp, true, false
 	r.passage, r.trim = r.search.line(&r.pos, stamp), 0
 	r.hash, r.hashed = 0, r.pos.at == 0 || stamp > r.pos.newest
 	switch r.passage {
@@ -186,6 +198,8 @@ func (r *logReader) endLine() {
 	r.within = lineBegins
 	switch {
 	case !timed:
+		r.spoken = r.spoken && !r.leads
+		r.leads = false
 	case r.passage == drop:
 		r.search.dropped(&r.pos, r.stamp, r.hash)
 	default:
@@ -204,7 +218,7 @@ func (r *logReader) emit(p []byte) {
 	if timed {
 		p = r.trimmed(p)
 	}
-	if timed && r.passage == drop || !timed && r.hidden {
+	if timed && r.passage == drop || !timed && (r.hidden || r.leads && r.resumed) { // who resumes has the line that a leading part ends
 		return
 	}
 	if r.hidden {

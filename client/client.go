@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/link"
 	"github.com/sluice-gateway/sluice/internal/status"
 	"github.com/sluice-gateway/sluice/mux"
 )
@@ -62,13 +63,26 @@ func Dial(cfg Config) (*Client, error) {
 // maxMessage bounds what is received at once: a batch, or the answer of a unary call.
 const maxMessage = 4 << 20
 
+// The windows of HTTP/2. What a session receives is bounded by its channels' own windows, and its link is read without a pause: these are
+// only to be so large that they never hold up, and of a fixed size, since grpc-go's estimate of the right one costs a ping with every read.
+const (
+	streamWindow = 4 << 20
+	connWindow   = 8 << 20
+)
+
+// readBuffer is how much is read of a connection at once, in bytes.
+const readBuffer = 64 << 10
+
 func (c *Client) newConn() (*grpc.ClientConn, error) {
 	config := c.cfg.TLS
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	conn, err := grpc.NewClient("passthrough:///"+c.cfg.Address, grpc.WithTransportCredentials(credentials.NewTLS(config)),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithUserAgent(c.cfg.Name))
+	conn, err := grpc.NewClient("passthrough:///"+c.cfg.Address,
+		grpc.WithTransportCredentials(link.Credentials(credentials.NewTLS(config), readBuffer)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithUserAgent(c.cfg.Name),
+		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
+		grpc.WithWriteBufferSize(link.WriteBuffer), grpc.WithSharedWriteBuffer(true))
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", c.cfg.Address, err)
 	}

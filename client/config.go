@@ -36,7 +36,8 @@ type Config struct {
 	Name string
 	// OnState is told what becomes of the session. It must not block, and must not call the client.
 	OnState func(State)
-	// Window is the credit of each channel in bytes, at least 64 KiB: 256 KiB. It bounds what the client buffers for it.
+	// Window is the credit of each channel in bytes, at least 64 KiB: 256 KiB. It bounds what the client buffers for it. That of a process or of a
+	// TCP connection grows up to 1 MiB while its output is taken as fast as it comes, those of a session by 8 MiB together.
 	Window int
 	// MinBackoff and MaxBackoff bound the time between attempts to connect: 50 ms and 10 s. The time is drawn evenly from zero to a bound that
 	// doubles, so that clients that lost one gateway together do not come back together.

@@ -132,6 +132,7 @@ func (f *Forward) Read(b []byte) (int, error) {
 	n := copy(b, f.rest)
 	if f.rest = f.rest[n:]; len(f.rest) == 0 {
 		f.ch.Used(&f.ev)
+		f.ev.Free()
 		f.ev = mux.Event{}
 	}
 	return n, nil
@@ -153,6 +154,7 @@ func (f *Forward) WriteTo(w io.Writer) (n int64, err error) {
 			return n, &copyError{err}
 		}
 		f.ch.Used(&ev)
+		ev.Free()
 	}
 }
 

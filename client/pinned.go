@@ -29,6 +29,7 @@ func (c *Client) pin(ctx context.Context, o *sluicev1.Open, lost string, onState
 	for {
 		k, ch, err := c.open(o, nil, true)
 		if err == nil {
+			ch.Widen() // what it leads to may have much to say, and there are few of its kind
 			p := &pinned{ch, k, lost}
 			var opened *sluicev1.Opened
 			if opened, err = p.awaitOpened(ctx, onState); err == nil {

@@ -182,6 +182,7 @@ func (p *process) output(ctx context.Context, ch *pinned) (*sluicev1.Closed, err
 			return nil, err
 		}
 		ch.Used(&ev) // only now: who writes slowly is not sent more than the window
+		ev.Free()
 	}
 }
 

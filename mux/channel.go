@@ -356,6 +356,16 @@ func (c *Channel) Used(ev *Event) {
 	}
 }
 
+// Widen lets the window of a client's channel grow as those of a server's do: with each Ack, as long as the caller takes what comes as fast as it
+// comes, up to [Config].WindowBytes, and those of all channels of the session by Config.SessionBytes together.
+func (c *Channel) Widen() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != closed { // which has given back what it had
+		c.in.most, c.in.promised = uint64(c.s.cfg.WindowBytes), c.s.promised
+	}
+}
+
 // Received says up to where the channel has received: its last cursor, in whose hands or not.
 func (c *Channel) Received() (cursor string) {
 	c.mu.Lock()
@@ -408,7 +418,7 @@ func (c *Channel) wakeSender() {
 func (c *Channel) abandon(err *status.Error) {
 	c.mu.Lock()
 	c.charged(func() bool { c.out.drop(); return false })
-	if c.s.role == Server { // a client's caller may still take what has arrived
+	if c.in.settleWindow(); c.s.role == Server { // a client's caller may still take what has arrived
 		c.in.drop()
 	}
 	c.state = closed

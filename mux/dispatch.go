@@ -323,6 +323,7 @@ func (c *Channel) applyClosed(m *sluicev1.Closed) *status.Error {
 		c.deliver(ev)
 	}
 	c.in.consume(c.in.seq, c.in.cost)
+	c.in.settleWindow()
 	c.charged(func() bool { c.out.drop(); return false })
 	c.state = closed
 	c.wakeSender()

@@ -1,6 +1,8 @@
 package mux
 
 import (
+	"sync"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -172,8 +174,7 @@ func (r *receiver) granted() uint64 {
 // keep puts an event in the inbox, with its own copy of the payload.
 func (r *receiver) keep(ev Event) {
 	if !ev.owned && len(ev.Data) > 0 {
-		ev.Data = append([]byte(nil), ev.Data...)
-		ev.owned = true
+		ev.copyData()
 	}
 	r.hand(&ev)
 	r.inbox = append(r.inbox, ev)
@@ -272,6 +273,11 @@ func (r *receiver) drop() {
 func (r *receiver) leave() {
 	r.giveUp()
 	r.consume(r.seq, r.cost)
+	r.settleWindow()
+}
+
+// settleWindow gives back what the window was widened by: nothing more comes.
+func (r *receiver) settleWindow() {
 	r.promised.release(r.widened)
 	r.most, r.widened = 0, 0
 }
@@ -309,8 +315,40 @@ type Event struct {
 	// Message is the frame of every other kind.
 	Message proto.Message
 
-	cost  uint64 // the direction's cumulative cost up to and with Seq
-	owned bool   // Data is the event's own
+	cost  uint64  // the direction's cumulative cost up to and with Seq
+	owned bool    // Data is the event's own
+	held  *[]byte // what Data lies in, if that can be used again
+}
+
+// leastHeld is from how many bytes on a copy lies in memory that is used again: a smaller one would take much more than it is long.
+const leastHeld = 4 << 10
+
+// payloads are what copies of Data lie in, by the classes of segments.
+var payloads [maxClass - minClass + 1]sync.Pool
+
+// copyData gives the event its own copy of Data.
+func (e *Event) copyData() {
+	e.owned = true
+	k := classOf(len(e.Data))
+	if len(e.Data) < leastHeld || k < 0 {
+		e.Data = append([]byte(nil), e.Data...)
+		return
+	}
+	e.held, _ = payloads[k].Get().(*[]byte)
+	if e.held == nil {
+		b := make([]byte, 0, classSize(k))
+		e.held = &b
+	}
+	e.Data = append(*e.held, e.Data...)
+}
+
+// Free gives Data's memory back to be used again: nobody may have it any more, in no copy of the event. It is not a must: whoever keeps Data, or
+// hands it on, leaves it.
+func (e *Event) Free() {
+	if e.held != nil {
+		payloads[classOf(cap(*e.held))].Put(e.held)
+	}
+	e.held, e.Data = nil, nil
 }
 
 // dataLoss is the error for a Closed whose counts differ from ours.

@@ -71,7 +71,7 @@ type Session struct {
 	cfg      Config
 	budget   *Budget       // of what is to be sent or acknowledged
 	putting  *Budget       // of the messages that a server puts together from pieces
-	promised *Budget       // of what a server's windows are widened by
+	promised *Budget       // of what windows are widened by
 	acceptor Acceptor      // a server's
 	observer Observer      // a client's
 	woken    chan struct{} // to the writer: there is something to send
@@ -123,7 +123,6 @@ func NewServer(cfg Config, plain bool, a Acceptor) *Session {
 	s := newSession(Server, plain, cfg)
 	s.acceptor = a
 	s.putting = NewBudget(s.cfg.SessionBytes, s.cfg.Budget)
-	s.promised = NewBudget(s.cfg.SessionBytes, nil) // bounds what clients may send, which is charged where it is held
 	return s
 }
 
@@ -138,7 +137,8 @@ func newSession(role Role, plain bool, cfg Config) *Session {
 	cfg = cfg.withDefaults()
 	return &Session{
 		role: role, plain: plain, cfg: cfg, budget: NewBudget(cfg.SessionBytes, cfg.Budget),
-		woken: make(chan struct{}, 1), nudged: make(chan struct{}, 1), done: make(chan struct{}), chans: map[uint32]*Channel{},
+		promised: NewBudget(cfg.SessionBytes, nil), // bounds what the peer may send, which is charged where it is held
+		woken:    make(chan struct{}, 1), nudged: make(chan struct{}, 1), done: make(chan struct{}), chans: map[uint32]*Channel{},
 	}
 }
 

@@ -105,3 +105,47 @@ func TestAResumeRestatesAWidenedWindow(t *testing.T) {
 		t.Errorf("%d bytes passed after the resume", n)
 	}
 }
+
+// download sends what a server's channel has credit for, n bytes a piece, to a client that takes it all and gives the memory back.
+func download(p *pair, f *flow, n int) (bytes int) {
+	for f.s.Offer(piece(n)) == 1 {
+		bytes += n
+	}
+	for p.serverSends(9) || p.clientReceives(9) {
+		continue
+	}
+	for {
+		ev, ok, _ := f.c.next()
+		if !ok {
+			break
+		}
+		f.c.Used(&ev)
+		ev.Free()
+	}
+	p.settled()
+	return bytes
+}
+
+func TestAClientsWindowIsWidenedOnlyWhenAsked(t *testing.T) {
+	p := connected(t, Config{SessionBytes: 2 << 20}, 2)
+	asked, other := p.flows[0], p.flows[1]
+	asked.c.Widen()
+	for range 12 {
+		download(p, asked, SmallPiece)
+		download(p, other, SmallPiece)
+	}
+	if asked.c.in.window != 1<<20 || other.c.in.window != MinWindow {
+		t.Errorf("the windows are %d and %d, want 1 MiB and %d", asked.c.in.window, other.c.in.window, MinWindow)
+	}
+	if got := p.client.promised.Held(); got != 1<<20-MinWindow {
+		t.Errorf("%d bytes are promised, want what the one window was widened by", got)
+	}
+	p.finish(asked, nil, false)
+	p.settled()
+	if got := p.client.promised.Held(); got != 0 {
+		t.Errorf("%d bytes are promised after the channel's end", got)
+	}
+	if asked.c.Widen(); asked.c.in.most != 0 {
+		t.Error("a window is to be widened after the channel's end")
+	}
+}

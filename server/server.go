@@ -125,10 +125,21 @@ const (
 	keepaliveLeast  = 10 * time.Second // clients that ping more often are cut off
 )
 
+// The windows of HTTP/2: what a connection may hold that is not read yet. A session's link is read without a pause, and its channels have windows
+// of their own. They are of a fixed size, since grpc-go's estimate of the right one costs a ping with every acknowledgement of a client.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 2 << 20
+)
+
 func (s *Server) options() []grpc.ServerOption {
 	l := s.cfg.Limits
 	return []grpc.ServerOption{
-		grpc.Creds(credentials.NewTLS(s.cfg.TLS)),
+		grpc.Creds(link.Credentials(credentials.NewTLS(s.cfg.TLS), 0)),
+		grpc.WriteBufferSize(link.WriteBuffer),
+		grpc.SharedWriteBuffer(true), // a connection at rest has none
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
 		grpc.ForceServerCodecV2(link.NewCodec()),
 		grpc.MaxRecvMsgSize(2 * mux.MaxBatch),
 		grpc.MaxHeaderListSize(uint32(l.HeaderBytes)),

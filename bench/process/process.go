@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -65,6 +66,9 @@ func Serve[C any](in io.Reader, out io.Writer, begin func(ctx context.Context, c
 	if err != nil {
 		return err
 	}
+	var own profile
+	do = do.with(Profiles, With(func(file string) (any, error) { return nil, own.to(file) }))
+	do = do.with(Usages, func(json.RawMessage) (any, error) { return ReadUsage(), nil })
 	for {
 		var c command
 		if err := from.Decode(&c); err != nil {
@@ -79,10 +83,17 @@ func Serve[C any](in io.Reader, out io.Writer, begin func(ctx context.Context, c
 	}
 }
 
-func (do Commands) answer(c command) answer {
-	if c.Name == Usages {
-		return answered(ReadUsage(), nil)
+// with is do and one command more.
+func (do Commands) with(name string, f func(json.RawMessage) (any, error)) Commands {
+	all := maps.Clone(do)
+	if all == nil {
+		all = Commands{}
 	}
+	all[name] = f
+	return all
+}
+
+func (do Commands) answer(c command) answer {
 	f := do[c.Name]
 	if f == nil {
 		return answered(nil, fmt.Errorf("no command is called %q", c.Name))

@@ -3,11 +3,13 @@
 package process_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,27 @@ func TestAChildIsConfiguredAnswersAndEnds(t *testing.T) {
 	}
 	if err := errors.Join(c.Stop(), c.Stop()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAChildIsProfiled(t *testing.T) {
+	c, err := process.Start(t.Context(), "child", config{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "cpu.pprof")
+	end, err := c.Profile(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Profile(t.Context(), file); err == nil {
+		t.Error("two profiles were begun")
+	}
+	if err := errors.Join(end(), end(), c.Stop()); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || !bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+		t.Errorf("%d bytes that are no profile: %v", len(b), err)
 	}
 }
 

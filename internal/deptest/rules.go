@@ -85,8 +85,8 @@ var Rules = []Rule{
 	{
 		Package: "internal/link",
 		Ours:    []string{"mux"},
-		Others:  []string{grpc + "/encoding", grpc + "/mem"},
-		Because: "it shows the mux's segments to grpc-go, at either end, and that is all it does",
+		Others:  []string{grpc + "/credentials", grpc + "/encoding", grpc + "/mem"},
+		Because: "it shows the mux's segments and the records of TLS to grpc-go, at either end, and that is all it does",
 	},
 	{
 		Package: "auth",

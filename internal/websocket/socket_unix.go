@@ -111,10 +111,11 @@ func (s *secureConn) Close() error { return s.link.Conn.Close() }
 
 // readNow reads the records that are there.
 func (s *secureConn) readNow(fd int, p []byte) (int, error) {
-	s.link.fd = fd
-	defer func() { s.link.fd = -1 }()
+	s.link.begin(fd)
+	defer s.link.end()
 	total := 0
 	for total < len(p) {
+		s.link.want = sealed(len(p) - total)
 		n, err := s.Read(p[total:])
 		total += n
 		if errors.Is(err, errAgain) && total > 0 {
@@ -127,17 +128,56 @@ func (s *secureConn) readNow(fd int, p []byte) (int, error) {
 	return total, nil
 }
 
-// link is what TLS reads from: nc, or its file descriptor while that is being tried.
+// link is what TLS reads from: nc, or its file descriptor while that is being tried. Then it reads for all records that are asked for at
+// once, where TLS by itself reads one after the other.
 type link struct {
 	net.Conn
-	fd int // owned by the reader; -1 when not being tried
+
+	// Owned by the reader.
+	fd       int // -1 when not being tried
+	want     int // how much to read
+	ahead    *[aheadSize]byte
+	from, to int   // of ahead, what TLS has not taken
+	rest     carry // the same between two tries
+}
+
+const (
+	maxRecord = 16 << 10 // payload of a record, RFC 8446 section 5.1
+	seal      = 29       // what a record has besides, in the longest of AEAD modes: AES-GCM in TLS 1.2
+	aheadSize = MaxRead + (MaxRead/maxRecord+1)*seal
+)
+
+var aheads = sync.Pool{New: func() any { return new([aheadSize]byte) }}
+
+// sealed is how long the records are that n bytes come in, if these are as long as they may be.
+func sealed(n int) int { return n + (n+maxRecord-1)/maxRecord*seal }
+
+// begin lets reads try a file descriptor, until end.
+func (l *link) begin(fd int) {
+	l.fd, l.ahead = fd, aheads.Get().(*[aheadSize]byte)
+	l.from, l.to = 0, l.rest.drain(l.ahead[:])
+}
+
+func (l *link) end() {
+	l.rest.fill(l.ahead[l.from:l.to], nil)
+	aheads.Put(l.ahead)
+	l.fd, l.ahead, l.from, l.to = -1, nil, 0, 0
 }
 
 func (l *link) Read(p []byte) (int, error) {
 	if l.fd < 0 {
 		return l.Conn.Read(p)
 	}
-	return readNow(l.fd, p)
+	if l.from == l.to {
+		n, err := readNow(l.fd, l.ahead[:min(max(l.want, len(p)), len(l.ahead))]) // TLS needs a whole record, however little is wanted
+		if err != nil {
+			return 0, err
+		}
+		l.from, l.to = 0, n
+	}
+	n := copy(p, l.ahead[l.from:l.to])
+	l.from += n
+	return n, nil
 }
 
 func (l *link) syscall() (syscall.Conn, bool) {

@@ -264,8 +264,8 @@ func TestSPEC_AttachJoinsTheMainProcess(t *testing.T) {
 func TestSPEC_WhatBecomesOfAProcessWhoseClientStaysAway(t *testing.T) {
 	for _, tty := range []bool{false, true} {
 		for policy, hangsUp := range map[sluicev1.DetachPolicy]bool{
-			sluicev1.DetachPolicy_DETACH_POLICY_UNSPECIFIED: true, sluicev1.DetachPolicy_DETACH_POLICY_HANG_UP: true,
-			sluicev1.DetachPolicy_DETACH_POLICY_LEAVE: false,
+			sluicev1.DetachPolicy_DETACH_POLICY_UNSPECIFIED: false, // the process was there before
+			sluicev1.DetachPolicy_DETACH_POLICY_HANG_UP:     true, sluicev1.DetachPolicy_DETACH_POLICY_LEAVE: false,
 		} {
 			t.Run(fmt.Sprint(policy, ", terminal ", tty), func(t *testing.T) {
 				r := rig.New(t, rig.Options{Limits: gateway.Limits{DetachTTL: time.Second}})
