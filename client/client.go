@@ -82,7 +82,7 @@ func (c *Client) newConn() (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(link.Credentials(credentials.NewTLS(config), readBuffer)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithUserAgent(c.cfg.Name),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
-		grpc.WithWriteBufferSize(link.WriteBuffer), grpc.WithSharedWriteBuffer(true))
+		grpc.WithWriteBufferSize(link.WriteBuffer))
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", c.cfg.Address, err)
 	}

@@ -418,7 +418,8 @@ func (c *Channel) wakeSender() {
 func (c *Channel) abandon(err *status.Error) {
 	c.mu.Lock()
 	c.charged(func() bool { c.out.drop(); return false })
-	if c.in.settleWindow(); c.s.role == Server { // a client's caller may still take what has arrived
+	c.in.settleWindow()
+	if c.s.role == Server { // a client's caller may still take what has arrived
 		c.in.drop()
 	}
 	c.state = closed

@@ -145,7 +145,8 @@ func TestAClientsWindowIsWidenedOnlyWhenAsked(t *testing.T) {
 	if got := p.client.promised.Held(); got != 0 {
 		t.Errorf("%d bytes are promised after the channel's end", got)
 	}
-	if asked.c.Widen(); asked.c.in.most != 0 {
+	asked.c.Widen()
+	if asked.c.in.most != 0 {
 		t.Error("a window is to be widened after the channel's end")
 	}
 }

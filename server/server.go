@@ -137,7 +137,6 @@ func (s *Server) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(link.Credentials(credentials.NewTLS(s.cfg.TLS), 0)),
 		grpc.WriteBufferSize(link.WriteBuffer),
-		grpc.SharedWriteBuffer(true), // a connection at rest has none
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.ForceServerCodecV2(link.NewCodec()),

@@ -65,7 +65,6 @@ type river struct {
 	gateway *process
 	sdk     *client.Client
 	program string
-	size    int64
 	uses    int
 }
 
@@ -268,7 +267,8 @@ func (r *river) watched(ctx context.Context, size int64) error {
 		if ev.State != nil {
 			continue
 		}
-		if seen++; seen%16 == 0 {
+		seen++
+		if seen%16 == 0 {
 			if err := pause(ctx, stall); err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -202,8 +203,8 @@ func removeGroups(name string) error {
 			return err
 		})
 		errs = append(errs, err)
-		for i := len(within) - 1; i >= 0; i-- { // a folder after what is in it
-			errs = append(errs, os.Remove(within[i]))
+		for _, path := range slices.Backward(within) { // a folder after what is in it
+			errs = append(errs, os.Remove(path))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -97,10 +98,7 @@ func kubeletWithoutSubprotocol(a *asker) {
 	}
 	p := processSocket{a, socket}
 	p.wantEmpty(stdoutChannel)
-	var got string
-	for _, message := range p.messages(socket, websocket.BinaryMessage) {
-		got += string(message)
-	}
+	got := string(bytes.Join(p.messages(socket, websocket.BinaryMessage), nil))
 	want := "\x01out\n\x03command terminated with non-zero exit code: error executing command [sh -c echo out;exit 7], exit code 7"
 	if got != want {
 		a.Errorf("%q, want %q", got, want)

@@ -25,7 +25,7 @@ func main() {
 		os.Exit(2)
 	}
 	err := commands[os.Args[1]](os.Args[2:])
-	var exit exitStatus
+	var exit exitError
 	switch {
 	case errors.As(err, &exit):
 		os.Exit(int(exit))
@@ -38,10 +38,10 @@ func main() {
 	}
 }
 
-// exitStatus is an error that nobody is told of but by the exit status.
-type exitStatus int
+// exitError is an error that nobody is told of but by the exit status.
+type exitError int
 
-func (e exitStatus) Error() string { return "exit status " + strconv.Itoa(int(e)) }
+func (e exitError) Error() string { return "exit status " + strconv.Itoa(int(e)) }
 
 // arguments are those of a command.
 type arguments []string
@@ -59,5 +59,5 @@ func (a arguments) number(i int) int64 {
 	return n
 }
 
-// key is the key of a stream.
-func (a arguments) key(i int) uint64 { return uint64(a.number(i)) }
+// key is the key of the command's stream: its first argument.
+func (a arguments) key() uint64 { return uint64(a.number(0)) }

@@ -31,7 +31,7 @@ func shell(a arguments) error {
 			return err
 		}
 	}
-	key, pid := a.key(0), os.Getpid()
+	key, pid := a.key(), os.Getpid()
 	if _, err := fmt.Printf("ready %d\n", pid); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 // pour KEY OUT ERR IN EXIT RATE writes so many bytes of KEY to stdout and of KEY+1 to stderr, both at once, and reads stdin, which must be IN
 // bytes of KEY+2 unless IN is 0; then it exits with EXIT. RATE is that of stdout, in bytes a second; 0 has no bound.
 func pour(a arguments) error {
-	key, in := a.key(0), a.number(3)
+	key, in := a.key(), a.number(3)
 	errs := make([]error, 3)
 	var all sync.WaitGroup
 	all.Go(func() { errs[0] = write(os.Stdout, key, a.number(1), a.number(5)) })
@@ -36,7 +36,7 @@ func pour(a arguments) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return exitStatus(a.number(4))
+	return exitError(a.number(4))
 }
 
 // write writes n bytes of a stream, in pieces of all lengths.
@@ -88,7 +88,7 @@ func list(a arguments) error {
 	out := bufio.NewWriter(os.Stdout)
 	var line []byte
 	for n := range uint64(a.number(1)) {
-		line = seeded.AppendLine(line[:0], a.key(0), n)
+		line = seeded.AppendLine(line[:0], a.key(), n)
 		if _, err := out.Write(line); err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func list(a arguments) error {
 }
 
 // echo KEY writes stdin, transformed, to stdout.
-func echo(a arguments) error { return transform(os.Stdout, os.Stdin, a.key(0)) }
+func echo(a arguments) error { return transform(os.Stdout, os.Stdin, a.key()) }
 
 func transform(to io.Writer, from io.Reader, key uint64) error {
 	buffer := make([]byte, 32<<10)
@@ -146,7 +146,7 @@ func talk(a arguments) error {
 			_, err := os.Stdout.WriteString(seeded.LastLine(n))
 			return err
 		}
-		line = seeded.AppendLine(line[:0], a.key(0), n)
+		line = seeded.AppendLine(line[:0], a.key(), n)
 		if _, err := os.Stdout.Write(line); err != nil {
 			return err
 		}
