@@ -17,7 +17,7 @@ func startAttach(ctx context.Context, up Upstream, open *sluicev1.Open, ch Chann
 		p.policy = sluicev1.DetachPolicy_DETACH_POLICY_LEAVE
 	}
 	p.query = streamsQuery(t, t.GetContainer())
-	p.streams = streamsOf(t)
+	p.streams, p.joins = streamsOf(t), true
 	done(p.run())
 }
 

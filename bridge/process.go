@@ -43,6 +43,7 @@ type process struct {
 	log    string // the path of the container's log
 	query  url.Values
 	exits  bool // success tells an exit code
+	joins  bool // the process was there before
 	streams
 
 	// Immutable after open.
@@ -134,12 +135,15 @@ func (p *process) dial() (*websocket.Conn, string, error) {
 // offers are the subprotocols to ask for. API servers before 1.30 pass the offer on to the kubelet, which takes the first that it knows.
 //
 // Only v5 can end an input, and only a program that reads no terminal needs that: everything else is asked for by v4, for v5 does not tell the
-// truth. An API server translates it to SPDY, and where its connection to the kubelet breaks it takes the end of all streams for theirs and tells
+// truth (confirm). An API server translates it to SPDY, and where its connection to the kubelet breaks it takes the end of all streams for theirs and tells
 // Success (k8s.io/apiserver/pkg/util/proxy, StreamTranslatorHandler). A WebSocket of v4 it passes on as it is, and there a connection that breaks is
 // one that breaks.
+//
+// Who attaches without an input needs v5 too. A kubelet that is asked by v4 hands the runtime an input that has ended (k8s.io/cri-streaming,
+// createWebSocketStreams), and if the container has one, that ends the attachment.
 func (p *process) offers() (first, second []string) {
 	const v5, v4 = remotecommand.StreamProtocolV5Name, remotecommand.StreamProtocolV4Name
-	if p.stdin && !p.tty {
+	if p.stdin && !p.tty || p.joins && !p.stdin {
 		return []string{v5, v4}, []string{v4}
 	}
 	return []string{v4}, []string{v5}

@@ -195,7 +195,8 @@ func TestT_E8_SubprotocolsOfAllServers(t *testing.T) {
 	}
 }
 
-// TestWithoutAnInputV4IsAskedFor: v5 says of a process whose node is lost that it has succeeded.
+// TestWithoutAnInputV4IsAskedFor: v5 says of a process whose node is lost that it has succeeded. But by v4 an attachment without an input ends
+// at once, if the container has one.
 func TestWithoutAnInputV4IsAskedFor(t *testing.T) {
 	target := shellTarget()
 	target.Stdin = false
@@ -208,7 +209,7 @@ func TestWithoutAnInputV4IsAskedFor(t *testing.T) {
 		offers [][]string
 	}{
 		"exec":   {execOf(target), nil, [][]string{{v4}}},
-		"attach": {attachOf(attach), nil, [][]string{{v4}}},
+		"attach": {attachOf(attach), nil, [][]string{{v5, v4}}},
 		"where there is no v4": {execOf(target), func(offered []string) (string, int, string) {
 			if offered[0] == v4 {
 				return "", 403, ""

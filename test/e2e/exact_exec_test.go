@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/sluice-gateway/sluice/client"
+	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/test/e2e/seeded"
+	"github.com/sluice-gateway/sluice/test/kube"
 )
 
 const (
@@ -124,5 +126,41 @@ func TestTwentyMegabytesThroughStdin(t *testing.T) {
 	}
 	if err := echoed.Whole(size); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAttachWithoutAnInputIsToldTheOutput, also of a container that has an input: only the end of the process ends it.
+func TestAttachWithoutAnInputIsToldTheOutput(t *testing.T) {
+	g := newGrounds(t)
+	g.run(kube.Pod{Name: "exact-attach", Restart: "Never", Containers: []kube.Container{{Name: "main", Stdin: true, Command: []string{g.program, "await"}}}})
+	c := g.alice()
+	const size, key = 3_000_000, 31
+	limit := within(t, time.Minute)
+	out, opened := seeded.NewChecker(key), make(chan struct{})
+	attach := func(streams client.Streams, told func(*sluicev1.Opened)) error {
+		return c.Attach(limit, client.AttachRequest{
+			Cluster: upstream, Target: &sluicev1.AttachTarget{Namespace: kube.Namespace, Pod: "exact-attach"}, Streams: streams, OnOpened: told,
+		})
+	}
+	watched := make(chan error, 1)
+	go func() {
+		watched <- attach(client.Streams{Stdout: out}, func(*sluicev1.Opened) { close(opened) })
+	}()
+	select {
+	case <-opened:
+	case err := <-watched:
+		t.Fatalf("who has no input is not attached: %v", err)
+	}
+	stdin, keys := io.Pipe()
+	go func() { _, _ = fmt.Fprintf(keys, "%d %d 0 0 0 0\n", key, size) }() // fails with the attachment, which closes the other end
+	said := seeded.NewChecker(key)
+	if err := errors.Join(attach(client.Streams{Stdin: stdin, Stdout: said}, nil), stdin.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(<-watched, said.Whole(size)); err != nil {
+		t.Error(err)
+	}
+	if out.Count() == 0 { // that it was opened does not say since when it listens
+		t.Error("who has no input was told nothing")
 	}
 }

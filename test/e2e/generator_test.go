@@ -22,6 +22,7 @@ import (
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/test/e2e/seeded"
 	"github.com/sluice-gateway/sluice/test/kube"
+	"github.com/sluice-gateway/sluice/test/rig"
 )
 
 // grounds are what streams are tested on: a setup whose cluster has a node, and the program that runs in its containers.
@@ -31,9 +32,9 @@ type grounds struct {
 	program string
 }
 
-func newGrounds(t *testing.T) *grounds {
+func newGrounds(t *testing.T, change ...func(*rig.Options)) *grounds {
 	t.Helper()
-	s := newSetup(t)
+	s := newSetup(t, change...)
 	_, node := kube.SharedNode(t)
 	return &grounds{setup: s, node: node, program: buildContainer(t)}
 }
