@@ -30,7 +30,7 @@ const (
 	memoryRate  = 64 << 20
 	// growth is what the gateway's memory may grow by: what a channel holds, twice for the garbage collector (GOGC=100), with what the runtime
 	// does not give back at once. It is a small part of what passes.
-	growth = 24 << 20
+	growth = 16 << 20
 	// stalls is how often a slow reader stops, and for how long.
 	stalls = 4
 	stall  = 200 * time.Millisecond
@@ -269,6 +269,7 @@ func (r *river) watched(ctx context.Context, size int64) error {
 	for seen := 0; ; {
 		ev, err := w.Next(ctx)
 		if err != nil {
+			writing.Wait() // who changes the object ends with ctx, or after the last change
 			return errors.Join(err, wrote)
 		}
 		if ev.State != nil {
@@ -281,6 +282,7 @@ func (r *river) watched(ctx context.Context, size int64) error {
 			}
 		}
 		if bytes.Contains(ev.Raw, last) {
+			writing.Wait()
 			return wrote
 		}
 	}
