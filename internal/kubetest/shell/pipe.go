@@ -31,6 +31,7 @@ func NewPipe(size int) *Pipe { return &Pipe{size: size, changed: make(chan struc
 // [io.ErrClosedPipe] after CloseRead, and with the cause of ctx.
 func (p *Pipe) ReadContext(ctx context.Context, b []byte) (int, error) {
 	for {
+		over := ctx.Err() != nil // what has come before that is still read
 		p.mu.Lock()
 		n, changed, err := p.read(b), p.changed, p.readError()
 		p.mu.Unlock()
@@ -39,11 +40,12 @@ func (p *Pipe) ReadContext(ctx context.Context, b []byte) (int, error) {
 			return n, nil
 		case err != nil:
 			return 0, err
+		case over:
+			return 0, context.Cause(ctx)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
 		}
 	}
 }
