@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-gateway/sluice/bench/live"
 	"github.com/sluice-gateway/sluice/bench/load"
 	"github.com/sluice-gateway/sluice/bench/process"
 )
@@ -33,8 +34,11 @@ func main() {
 
 // run is main, or one of the processes that main starts.
 func run(args []string, in io.Reader, out, log io.Writer) error {
-	if len(args) == 1 && roles[args[0]] != nil {
+	switch {
+	case len(args) == 1 && roles[args[0]] != nil:
 		return roles[args[0]](in, out)
+	case len(args) == 2 && args[0] == live.Role:
+		return live.Pour(args[1], out)
 	}
 	s, err := parse(args, log)
 	if err != nil {
@@ -71,7 +75,7 @@ func parse(args []string, log io.Writer) (settings, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(log)
 	f.IntVar(&s.Rounds, "rounds", 3, "how many times each suite is measured; of memory, in every third round only")
-	list := f.String("suite", "", "comma-separated suites: "+strings.Join(suiteNames(), ", ")+" (default all but sat500-tls and sat8k-tls)")
+	list := f.String("suite", "", "comma-separated suites: "+strings.Join(suiteNames(), ", ")+" (default all but "+strings.Join(extraNames(), ", ")+")")
 	ways := f.String("way", "", "comma-separated ways: direct, naive, sluice (default all)")
 	f.DurationVar(&s.duration, "duration", time.Second, "how long events are measured, after half as long without")
 	f.StringVar(&s.json, "json", "", "write everything that was measured to `FILE`")

@@ -5,20 +5,24 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/sluice-gateway/sluice/bench/live"
 	"github.com/sluice-gateway/sluice/bench/load"
+	"github.com/sluice-gateway/sluice/test/kube"
 )
 
 // TestMain is also the processes that the benchmark starts: it starts its own executable, which here is the test.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && roles[os.Args[1]] != nil {
+	if len(os.Args) == 2 && roles[os.Args[1]] != nil || len(os.Args) == 3 && os.Args[1] == live.Role {
 		if err := run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -67,6 +71,40 @@ func TestAQuickRunMeasuresEveryKindOfSuiteAndLosesNothing(t *testing.T) {
 		if want := len(named(t, name).ways()); measured[name] != want || !strings.Contains(out.String(), name+": ") {
 			t.Errorf("%s was measured in %d ways, want %d; the table:\n%s", name, measured[name], want, &out)
 		}
+	}
+}
+
+func TestARealClusterPours(t *testing.T) {
+	_, _, err := kube.Binaries(t.Context(), os.Stderr)
+	if err == nil {
+		_, err = kube.NodeBinary(t.Context(), os.Stderr)
+	}
+	if errors.Is(err, kube.ErrOffline) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "result.json")
+	var out, log bytes.Buffer
+	if err := run([]string{"-quick", "-suite", "pour-real", "-json", file}, nil, &out, &log); err != nil {
+		t.Fatalf("%v\n%s%s", err, &log, &out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, res := range r.Results {
+		if res.MiBPerS <= 0 || res.UpstreamCPUPerMiBUS <= 0 || res.Way == load.Sluice && res.CPUPerMiBUS <= 0 {
+			t.Errorf("%s measured nothing: %+v", res.Way, res)
+		}
+	}
+	if len(r.Results) != 2 {
+		t.Errorf("measured in %d ways, want 2; the table:\n%s", len(r.Results), &out)
 	}
 }
 
@@ -156,7 +194,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		}
 	}
 	s, err := parse(nil, &bytes.Buffer{})
-	if err != nil || len(s.suites) != len(suites)-2 {
+	if err != nil || len(s.suites) != len(suites)-len(extraNames()) || slices.ContainsFunc(s.suites, func(s suite) bool { return s.extra }) {
 		t.Errorf("%d of %d suites by default (%v)", len(s.suites), len(suites), err)
 	}
 }

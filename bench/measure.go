@@ -35,6 +35,8 @@ type result struct {
 	CPUPerMiBUS float64 `json:"gateway_cpu_us_per_mib,omitempty"`
 	// ClientCPUPerMiBUS is the client's.
 	ClientCPUPerMiBUS float64 `json:"client_cpu_us_per_mib,omitempty"`
+	// UpstreamCPUPerMiBUS is the upstream's: of a real one, the API server's, the node's and the process's.
+	UpstreamCPUPerMiBUS float64 `json:"upstream_cpu_us_per_mib,omitempty"`
 	// AllocationsPerMiB are the gateway's.
 	AllocationsPerMiB float64 `json:"gateway_allocations_per_mib,omitempty"`
 	// Delivered is the part of what was due that was delivered, of watches with a rate.
@@ -109,11 +111,16 @@ func (b *bench) measure(ctx context.Context, s suite, way load.Way) (res result,
 // start starts the processes.
 func (r *rig) start(ctx context.Context, way load.Way) (err error) {
 	var up upstreamReady
-	if r.up, err = r.child(ctx, upstreamRole, upstreamConfig{TLS: r.suite.tls}, &up); err != nil {
+	role := upstreamRole
+	if r.suite.real {
+		role = realRole
+	}
+	if r.up, err = r.child(ctx, role, upstreamConfig{TLS: r.suite.tls}, &up); err != nil {
 		return err
 	}
 	c := load.Config{
-		Way: way, Upstream: up.URL, UpstreamCA: up.CA, Token: up.Token, Watches: r.suite.plan(), Unread: r.suite.kind == unread, Shell: r.suite.shell,
+		Way: way, Upstream: up.URL, UpstreamCA: up.CA, Token: up.Token, Watches: r.suite.plan(), Unread: r.suite.kind == unread,
+		Shell: r.suite.process(up),
 	}
 	if way != load.Direct {
 		var env []string
@@ -201,10 +208,13 @@ func (r *rig) usage(ctx context.Context) (process.Usage, error) {
 	return r.gw.Usage(ctx)
 }
 
-// usages are those of the two processes that a client pays for.
-type usages struct{ gateway, client process.Usage }
+// usages are those of all processes of a measurement.
+type usages struct{ upstream, gateway, client process.Usage }
 
 func (r *rig) usages(ctx context.Context) (u usages, err error) {
+	if u.upstream, err = r.up.Usage(ctx); err != nil {
+		return u, err
+	}
 	if u.gateway, err = r.usage(ctx); err != nil {
 		return u, err
 	}
@@ -223,6 +233,7 @@ func (res *result) flowed(s suite, m *load.Measured, began, ended usages) {
 		res.MiBPerS = mib / m.Seconds
 		res.CPUPerMiBUS = microseconds(after.CPU-before.CPU) / mib
 		res.ClientCPUPerMiBUS = microseconds(ended.client.CPU-began.client.CPU) / mib
+		res.UpstreamCPUPerMiBUS = microseconds(ended.upstream.CPU-began.upstream.CPU) / mib
 		res.AllocationsPerMiB = float64(after.Allocations-before.Allocations) / mib
 	}
 	if s.rate > 0 {

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/sluice-gateway/sluice/auth"
+	"github.com/sluice-gateway/sluice/bench/live"
 	"github.com/sluice-gateway/sluice/bench/load"
 	"github.com/sluice-gateway/sluice/bench/naive"
 	"github.com/sluice-gateway/sluice/bench/process"
@@ -31,6 +32,7 @@ import (
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/issuer"
 	"github.com/sluice-gateway/sluice/server"
+	"github.com/sluice-gateway/sluice/test/kube"
 )
 
 // roles are the processes that the benchmark starts itself as.
@@ -38,14 +40,16 @@ var roles = map[string]func(in io.Reader, out io.Writer) error{
 	upstreamRole:        func(in io.Reader, out io.Writer) error { return process.Serve(in, out, beUpstream) },
 	string(load.Naive):  func(in io.Reader, out io.Writer) error { return process.Serve(in, out, beNaive) },
 	string(load.Sluice): func(in io.Reader, out io.Writer) error { return process.Serve(in, out, beSluice) },
+	realRole:            beReal,
 	clientRole:          func(in io.Reader, out io.Writer) error { return process.Serve(in, out, load.New) },
 }
 
 const (
 	upstreamRole = "upstream"
+	realRole     = "real"
 	clientRole   = "client"
 
-	audience    = "sluice"
+	audience    = kube.Audience
 	subject     = "alice"
 	clusterName = "bench"
 	loopback    = "127.0.0.1:0"
@@ -60,7 +64,11 @@ type upstreamReady struct {
 	URL    string `json:"url"`
 	CA     []byte `json:"ca"`
 	Issuer string `json:"issuer"`
-	Token  string `json:"token"`
+	// IssuerCA is the authority of the issuer's certificate; none for an issuer in the clear.
+	IssuerCA []byte `json:"issuer_ca,omitempty"`
+	Token    string `json:"token"`
+	// Command is what pours in a real upstream.
+	Command []string `json:"command,omitempty"`
 }
 
 // stopCommand has an upstream send no more; it is given the namespaces not to wait for, and answers the last number of each other.
@@ -89,6 +97,41 @@ func beUpstream(ctx context.Context, c upstreamConfig) (any, process.Commands, e
 		defer cancel()
 		return watches.Stop(ctx, ignored), nil
 	})}, nil
+}
+
+// beReal is an API server with a node and the process that pours in it. It lasts as long as the process's input.
+func beReal(in io.Reader, out io.Writer) (err error) {
+	var up *live.Cluster
+	defer func() {
+		if up != nil {
+			err = errors.Join(err, up.Close())
+		}
+	}()
+	return process.Serve(in, out, func(ctx context.Context, _ upstreamConfig) (any, process.Commands, error) {
+		own, err := os.Executable()
+		if err != nil {
+			return nil, nil, fmt.Errorf("find the own executable: %w", err)
+		}
+		if up, err = live.Start(ctx); err != nil {
+			return nil, nil, err
+		}
+		ready := upstreamReady{
+			URL: up.URL(), CA: up.CA(), Issuer: up.Issuer().URL(), IssuerCA: up.CA(), Token: up.Token(subject, kube.Streamers), Command: up.Command(own),
+		}
+		return ready, process.Commands{
+			stopCommand: func(json.RawMessage) (any, error) {
+				ctx, cancel := context.WithTimeout(ctx, time.Minute)
+				defer cancel()
+				poured, err := up.Stop(ctx)
+				return map[string]uint64{upstream.Shell: poured}, err
+			},
+			process.Usages: func(json.RawMessage) (any, error) {
+				u := process.ReadUsage()
+				u.CPU += process.Descendants()
+				return u, nil
+			},
+		}, nil
+	})
 }
 
 // serve serves what handler returns on a free port, whose URL it is told, for as long as the process lives.
@@ -171,7 +214,7 @@ func beSluice(ctx context.Context, c gatewayConfig) (any, process.Commands, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	callers, err := auth.NewOIDC([]auth.IssuerConfig{{URL: c.Upstream.Issuer, Audiences: []string{audience}}})
+	callers, err := auth.NewOIDC([]auth.IssuerConfig{{URL: c.Upstream.Issuer, CA: c.Upstream.IssuerCA, Audiences: []string{audience}}})
 	if err != nil {
 		return nil, nil, fmt.Errorf("make an authenticator: %w", err)
 	}

@@ -69,6 +69,7 @@ var (
 	mibPerS    = measured("MiB/s", "%.0f", 1, true, func(r *result) float64 { return r.MiBPerS })
 	cpuPerMiB  = gateways("gateway CPU us/MiB", "%.0f", 1, func(r *result) float64 { return r.CPUPerMiBUS })
 	clientMiB  = measured("client CPU us/MiB", "%.0f", 1, true, func(r *result) float64 { return r.ClientCPUPerMiBUS })
+	upMiB      = measured("upstream CPU us/MiB", "%.0f", 1, false, func(r *result) float64 { return r.UpstreamCPUPerMiBUS })
 	allocsMiB  = gateways("allocations/MiB", "%.1f", 1, func(r *result) float64 { return r.AllocationsPerMiB })
 	peak       = gateways("peak RSS MiB", "%.0f", 1.0/(1<<20), func(r *result) float64 { return float64(r.PeakBytes) })
 )
@@ -85,7 +86,7 @@ func (s suite) metrics() []metric {
 	case s.kind == keyboard:
 		return []metric{p50, p99, cpuPerM, allocs}
 	case s.kind == bulk:
-		return []metric{mibPerS, cpuPerMiB, clientMiB, allocsMiB, rss}
+		return []metric{mibPerS, upMiB, cpuPerMiB, clientMiB, allocsMiB, rss}
 	case s.kind == unread:
 		return []metric{peak, rss}
 	}

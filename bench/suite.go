@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-gateway/sluice/bench/live"
 	"github.com/sluice-gateway/sluice/bench/load"
 	"github.com/sluice-gateway/sluice/bench/upstream"
+	"github.com/sluice-gateway/sluice/test/kube"
 )
 
 // kind is what is measured of a suite.
@@ -31,7 +33,9 @@ type suite struct {
 	size, rate  int // of an event in bytes, and a second
 	tls         bool
 	neighbour   load.Role // of one more watch
-	shell       string    // the command of a process, in place of watches
+	shell       string    // what a process does, in place of watches
+	real        bool      // the upstream is an API server with a node
+	offer       []string  // the subprotocols of a process without a gateway; those that the gateway offers, if nil
 	// without names the suite that is the same without the neighbour.
 	without string
 	// rare is measured in every third round only.
@@ -77,6 +81,14 @@ var suites = []suite{
 	{name: "echo", title: "a shell that echoes one key after the other", kind: keyboard, shell: upstream.Echo},
 	{name: "pour", title: "a shell whose output is as fast as it is taken", kind: bulk, shell: upstream.Pour},
 	{name: "pour-tls", title: "a shell whose output is as fast as it is taken, TLS upstream", kind: bulk, shell: upstream.Pour, tls: true},
+	{
+		name: "pour-real", title: "the same of a real API server and node, direct by v4.channel.k8s.io, as the gateway asks", kind: bulk,
+		shell: upstream.Pour, tls: true, real: true, extra: true,
+	},
+	{
+		name: "pour-real-v5", title: "the same, direct by v5.channel.k8s.io, as kubectl asks", kind: bulk,
+		shell: upstream.Pour, tls: true, real: true, offer: []string{"v5.channel.k8s.io", "v4.channel.k8s.io"}, extra: true,
+	},
 }
 
 // selected are the suites of a list of names, in their own order; all that are not extra for an empty list.
@@ -100,6 +112,16 @@ func suiteNames() (out []string) {
 	return out
 }
 
+// extraNames are the suites that are measured only when they are named.
+func extraNames() (out []string) {
+	for _, s := range suites {
+		if s.extra {
+			out = append(out, s.name)
+		}
+	}
+	return out
+}
+
 // quick is a suite of a tenth of the watches, and a neighbour a tenth as heavy, which shows that it runs, and little else.
 func (s suite) quick() suite {
 	s.short = true
@@ -118,6 +140,21 @@ func (s suite) ways() []load.Way {
 		return []load.Way{load.Direct, load.Sluice}
 	}
 	return []load.Way{load.Direct, load.Naive, load.Sluice}
+}
+
+// process is the suite's process in an upstream, if it has one.
+func (s suite) process(up upstreamReady) *load.Shell {
+	if s.shell == "" {
+		return nil
+	}
+	sh := &load.Shell{Kind: s.shell, Namespace: upstream.Shell, Pod: upstream.Shell, Command: []string{s.shell}, Offer: s.offer}
+	if s.real {
+		sh.Namespace, sh.Pod, sh.Command = kube.Namespace, live.Pod, up.Command
+	}
+	if sh.Offer == nil {
+		sh.Offer = []string{"v4.channel.k8s.io"}
+	}
+	return sh
 }
 
 // plan is the suite's watches.

@@ -64,15 +64,16 @@ func (s *sender) offer(pieces []data.Piece, room int) (taken int, first uint64, 
 	size, cost, seq := 0, 0, s.seq
 	for i := range pieces {
 		p := &pieces[i]
-		c := len(p.Bytes) + FrameCost
-		n := dataFrameSize(s.channel, seq+1, p)
-		if cost+c > room || len(p.Bytes) > s.piece() || taken > 0 && size+n > batchTarget {
+		payload := p.Len()
+		c := payload + FrameCost
+		n := dataFrameSize(s.channel, seq+1, p, payload)
+		if cost+c > room || payload > s.piece() || taken > 0 && size+n > batchTarget {
 			break
 		}
 		cost += c
 		seq++
 		size += n
-		s.bytes += uint64(len(p.Bytes))
+		s.bytes += uint64(payload)
 		taken++
 	}
 	if taken == 0 {

@@ -42,8 +42,8 @@ const (
 
 func uvlen(x uint64) int { return (bits.Len64(x|1) + 6) / 7 }
 
-// dataSizes are the encoded sizes of a piece: of its Data, and of its frame without the outer tag and length.
-func dataSizes(channel uint32, seq uint64, p *data.Piece) (dataSize, frameSize int) {
+// dataSizes are the encoded sizes of a piece with a payload of n bytes: of its Data, and of its frame without the outer tag and length.
+func dataSizes(channel uint32, seq uint64, p *data.Piece, n int) (dataSize, frameSize int) {
 	if p.Stream != 0 {
 		dataSize += 1 + uvlen(uint64(p.Stream))
 	}
@@ -53,21 +53,21 @@ func dataSizes(channel uint32, seq uint64, p *data.Piece) (dataSize, frameSize i
 	if n := len(p.Cursor); n > 0 {
 		dataSize += 1 + uvlen(uint64(n)) + n
 	}
-	n := len(p.Bytes)
 	dataSize += 1 + uvlen(uint64(n)) + n
 	frameSize = 1 + uvlen(uint64(channel)) + 1 + uvlen(seq) + 1 + uvlen(uint64(dataSize)) + dataSize
 	return dataSize, frameSize
 }
 
-// dataFrameSize is the encoded size of a piece as one frame of a batch.
-func dataFrameSize(channel uint32, seq uint64, p *data.Piece) int {
-	_, n := dataSizes(channel, seq, p)
+// dataFrameSize is the encoded size of a piece with a payload of so many bytes, as one frame of a batch.
+func dataFrameSize(channel uint32, seq uint64, p *data.Piece, payload int) int {
+	_, n := dataSizes(channel, seq, p, payload)
 	return 1 + uvlen(uint64(n)) + n
 }
 
 // appendData appends a piece as one frame of a batch.
 func appendData(b []byte, channel uint32, seq uint64, p *data.Piece) []byte {
-	dataSize, frameSize := dataSizes(channel, seq, p)
+	payload := p.Len()
+	dataSize, frameSize := dataSizes(channel, seq, p, payload)
 	b = binary.AppendUvarint(append(b, tagFrames), uint64(frameSize))
 	b = binary.AppendUvarint(append(b, tagChannel), uint64(channel))
 	b = binary.AppendUvarint(append(b, tagSeq), seq)
@@ -86,8 +86,11 @@ func appendData(b []byte, channel uint32, seq uint64, p *data.Piece) []byte {
 	if p.Text {
 		tag = tagText
 	}
-	b = binary.AppendUvarint(append(b, tag), uint64(len(p.Bytes)))
-	return append(b, p.Bytes...)
+	b = append(binary.AppendUvarint(append(b, tag), uint64(payload)), p.Bytes...)
+	for _, rest := range p.Rest {
+		b = append(b, rest...)
+	}
+	return b
 }
 
 // appendAck appends an Ack as one frame of a batch.

@@ -166,8 +166,8 @@ func FuzzRoundTrip(f *testing.F) {
 func roundTrip(t *testing.T, channel uint32, seq uint64, p *data.Piece) {
 	t.Helper()
 	b := appendData(nil, channel, seq, p)
-	if len(b) != dataFrameSize(channel, seq, p) {
-		t.Fatalf("%d bytes, %d announced", len(b), dataFrameSize(channel, seq, p))
+	if len(b) != dataFrameSize(channel, seq, p, p.Len()) {
+		t.Fatalf("%d bytes, %d announced", len(b), dataFrameSize(channel, seq, p, p.Len()))
 	}
 	var up sluicev1.ConnectRequest
 	var down sluicev1.ConnectResponse
@@ -195,6 +195,11 @@ func roundTrip(t *testing.T, channel uint32, seq uint64, p *data.Piece) {
 	var f frame
 	if rest, err := nextFrame(b, Server, &f); err != nil || len(rest) > 0 || f.seq != seq || !bytes.Equal(f.payload, p.Bytes) {
 		t.Fatalf("by hand: %v, %d left, %+v", err, len(rest), f)
+	}
+	scattered, third := *p, len(p.Bytes)/3
+	scattered.Bytes, scattered.Rest = p.Bytes[:third], [][]byte{p.Bytes[third : 2*third], nil, p.Bytes[2*third:]}
+	if got := appendData(nil, channel, seq, &scattered); !bytes.Equal(got, b) || scattered.Len() != p.Len() {
+		t.Fatalf("a payload that lies in several places is another frame than one that does not:\n%x\n%x", got, b)
 	}
 }
 

@@ -14,8 +14,10 @@ var rendered = render()
 func render() []byte {
 	b := make([]byte, period+MaxBytes)
 	r := rand.NewChaCha8([32]byte{'s', 'l', 'u', 'i', 'c', 'e'})
-	_, _ = r.Read(b[:period]) // it never fails
-	copy(b[period:], b)
+	_, _ = r.Read(b[:period])      // it never fails
+	for n := period; n < len(b); { // again and again: a copy onto itself takes what is not there yet
+		n += copy(b[n:], b[:n])
+	}
 	return b
 }
 

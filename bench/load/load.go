@@ -37,8 +37,20 @@ type Config struct {
 	Watches []Watch `json:"watches"`
 	// Unread opens the watches and never receives anything.
 	Unread bool `json:"unread,omitempty"`
-	// Shell is the command of the one shell that is opened in place of watches: upstream.Echo or upstream.Pour.
-	Shell string `json:"shell,omitempty"`
+	// Shell is opened in place of watches; nil for none.
+	Shell *Shell `json:"shell,omitempty"`
+}
+
+// Shell is a process in a container.
+type Shell struct {
+	// Kind is what it does: upstream.Echo or upstream.Pour.
+	Kind string `json:"kind"`
+	// Namespace, Pod and Command start it.
+	Namespace string   `json:"namespace"`
+	Pod       string   `json:"pod"`
+	Command   []string `json:"command"`
+	// Offer are the subprotocols that an upstream without a gateway is offered.
+	Offer []string `json:"offer"`
 }
 
 // Measured is what came between two commands.
@@ -70,7 +82,7 @@ const (
 
 // New makes a client, for process.Serve.
 func New(ctx context.Context, c Config) (any, process.Commands, error) {
-	if c.Shell != "" {
+	if c.Shell != nil {
 		return struct{}{}, newShell(ctx, c), nil
 	}
 	g := newGroup(ctx, newMeter(c.Watches))

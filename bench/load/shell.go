@@ -81,7 +81,7 @@ func (s *shell) end(json.RawMessage) (any, error) {
 	now := s.count()
 	q := s.latency.quantiles(0.5, 0.99, 1)
 	m := Measured{Seconds: now.at.Sub(s.began.at).Seconds(), P50: q[0], P99: q[1], Max: q[2]}
-	if s.config.Shell == upstream.Pour {
+	if s.config.Shell.Kind == upstream.Pour {
 		m.Bytes = now.heavy - s.began.heavy
 	} else {
 		m.Events = now.measured - s.began.measured
@@ -92,22 +92,26 @@ func (s *shell) end(json.RawMessage) (any, error) {
 // settle waits until all that was poured is there.
 func (s *shell) settle(sent map[string]uint64) (any, error) {
 	f := Faults{Unmarked: s.wrong.Load()}
-	if s.config.Shell != upstream.Pour {
+	if s.config.Shell.Kind != upstream.Pour {
 		return f, s.group.meter.failure()
 	}
-	ctx, cancel := context.WithTimeout(s.group.ctx, settleWithin)
-	defer cancel()
 	look := time.NewTicker(10 * time.Millisecond) // bytes have no time to tell anybody
 	defer look.Stop()
-	for s.bytes.Load() < sent[upstream.Shell] {
+	late := time.NewTimer(settleWithin)
+	defer late.Stop()
+	for had := s.bytes.Load(); had < sent[upstream.Shell]; {
 		select {
 		case <-look.C:
-			continue
-		case <-ctx.Done():
+		case <-late.C:
+			f.Missing, f.Unmarked = sent[upstream.Shell]-had, s.wrong.Load()
+			return f, s.group.meter.failure()
 		}
-		break
+		if now := s.bytes.Load(); now != had { // as long as some come, all may: there is more on the way than of events
+			had = now
+			late.Reset(settleWithin)
+		}
 	}
-	f.Missing, f.Unmarked = sent[upstream.Shell]-s.bytes.Load(), s.wrong.Load()
+	f.Unmarked = s.wrong.Load()
 	return f, s.group.meter.failure()
 }
 
@@ -122,7 +126,7 @@ func (s *shell) Write(b []byte) (int, error) {
 	if at == 0 && len(b) > 0 {
 		close(s.opened)
 	}
-	if s.config.Shell == upstream.Pour {
+	if s.config.Shell.Kind == upstream.Pour {
 		for rest := b; len(rest) > 0; {
 			n := min(len(rest), event.MaxBytes)
 			if !bytes.Equal(rest[:n], event.Bytes(at, n)) {
@@ -165,18 +169,23 @@ func (s *shell) direct(ctx context.Context) error {
 		return fmt.Errorf("the upstream's URL: %w", err)
 	}
 	d := &direct{c: s.config, upstream: u, tls: process.Trust(s.config.UpstreamCA)}
-	u.Path = "/api/v1/namespaces/" + upstream.Shell + "/pods/" + upstream.Shell + "/exec"
-	u.RawQuery = url.Values{"command": {s.config.Shell}, "stdin": {"true"}, "stdout": {"true"}}.Encode()
+	sh := s.config.Shell
+	u.Path = "/api/v1/namespaces/" + sh.Namespace + "/pods/" + sh.Pod + "/exec"
+	q := url.Values{"command": sh.Command, "stdout": {"true"}}
+	if sh.Kind == upstream.Echo {
+		q.Set("stdin", "true")
+	}
+	u.RawQuery = q.Encode()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return fmt.Errorf("make a request: %w", err)
 	}
-	conn, err := d.shake(ctx, r, "v5.channel.k8s.io")
+	conn, err := d.shake(ctx, r, sh.Offer...)
 	if err != nil {
 		return err
 	}
 	s.group.watch(func() error { return s.readDirect(s.group.ctx, conn) })
-	if s.config.Shell == upstream.Echo {
+	if s.config.Shell.Kind == upstream.Echo {
 		s.group.watch(func() error {
 			return s.keys(s.group.ctx, func(key []byte) error {
 				return conn.WriteMessage(websocket.Binary, append([]byte{0}, key...))
@@ -199,7 +208,7 @@ func (s *shell) readDirect(ctx context.Context, conn *websocket.Conn) error {
 		}
 		for _, f := range b.Fragments {
 			payload := f.Bytes
-			if !begun {
+			if !begun && len(payload) > 0 {
 				payload = payload[1:]
 			}
 			begun = !f.Last
@@ -219,10 +228,12 @@ func (s *shell) sluice(context.Context) error {
 	}
 	s.group.later(func() { _ = cl.Close() })
 	req := client.ExecRequest{
-		Target:  &sluicev1.ExecTarget{Namespace: upstream.Shell, Pod: upstream.Shell, Command: []string{s.config.Shell}},
+		Target: &sluicev1.ExecTarget{
+			Namespace: s.config.Shell.Namespace, Pod: s.config.Shell.Pod, Command: s.config.Shell.Command,
+		},
 		Streams: client.Streams{Stdout: s},
 	}
-	if s.config.Shell == upstream.Echo {
+	if s.config.Shell.Kind == upstream.Echo {
 		pressed := keyboard{s: s, keys: make(chan []byte)}
 		req.Stdin = pressed
 		s.group.watch(func() error { return s.keys(s.group.ctx, pressed.press) })

@@ -32,7 +32,7 @@ type answer struct {
 	Error string          `json:"error,omitempty"`
 }
 
-// Usages is the command that every child knows: it answers its [Usage].
+// Usages is the command that every child knows: it answers its [Usage], unless the child knows better.
 const Usages = "usage"
 
 // Commands are what a child answers to, by name. The argument is as the parent gave it.
@@ -68,7 +68,9 @@ func Serve[C any](in io.Reader, out io.Writer, begin func(ctx context.Context, c
 	}
 	var own profile
 	do = do.with(Profiles, With(func(file string) (any, error) { return nil, own.to(file) }))
-	do = do.with(Usages, func(json.RawMessage) (any, error) { return ReadUsage(), nil })
+	if do[Usages] == nil {
+		do = do.with(Usages, func(json.RawMessage) (any, error) { return ReadUsage(), nil })
+	}
 	for {
 		var c command
 		if err := from.Decode(&c); err != nil {

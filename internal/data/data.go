@@ -7,14 +7,25 @@ import sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 type Piece struct {
 	// Bytes is the payload. It is only borrowed: whoever keeps it copies it.
 	Bytes []byte
+	// Rest is what follows Bytes in the payload, where that lies in several places; borrowed like them.
+	Rest [][]byte
 	// Stream tells apart the streams within a channel.
 	Stream sluicev1.Stream
-	// Text says that Bytes is valid UTF-8 and is to be sent as text.
+	// Text says that the payload is valid UTF-8 and is to be sent as text.
 	Text bool
 	// More says that the message goes on in the next piece.
 	More bool
 	// Cursor is where the channel can be opened again after this piece; empty where it cannot.
 	Cursor string
+}
+
+// Len is how long the payload is.
+func (p *Piece) Len() int {
+	n := len(p.Bytes)
+	for _, b := range p.Rest {
+		n += len(b)
+	}
+	return n
 }
 
 // InputKind is what a client sends on a channel.

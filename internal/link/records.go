@@ -87,7 +87,7 @@ var outs = sync.Pool{New: func() any {
 }}
 
 func newRecords(raw net.Conn, readBuffer int) *records {
-	r := &records{Conn: raw}
+	r := &records{Conn: newSocket(raw)}
 	if readBuffer > 0 {
 		r.in = bufio.NewReaderSize(raw, readBuffer)
 	}
