@@ -53,8 +53,9 @@ type Conn struct {
 	reads   reads
 
 	waiting atomic.Int64 // since when bytes are waited for, in nanoseconds since epoch; 0 while nobody reads
-	written atomic.Int64 // messages, begun ones too
+	written atomic.Int64 // messages, begun ones too; but probes that nothing is before
 	taken   atomic.Int64 // messages that the peer has read: it has answered a ping that was sent after them
+	passed  atomic.Int64 // messages that have left the peer
 	broken  atomic.Bool  // timeout is set
 	epoch   time.Time    // immutable
 

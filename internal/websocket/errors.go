@@ -50,10 +50,15 @@ func violation(format string, args ...any) *ProtocolError {
 type TimeoutError struct {
 	// After is how long the answer was waited for.
 	After time.Duration
+	// Host says that not the peer's answer is missing, but its host's: TCP asks and hears nothing.
+	Host bool
 }
 
 // Error implements error.
 func (e *TimeoutError) Error() string {
+	if e.Host {
+		return fmt.Sprintf("websocket: the peer's host has not answered for %v", e.After)
+	}
 	return fmt.Sprintf("websocket: no answer to a ping within %v", e.After)
 }
 

@@ -190,6 +190,58 @@ func TestKeepaliveWaitsForWhatWasWritten(t *testing.T) {
 	})
 }
 
+// TestAProbeIsNoExcuse: a peer that has passed on all before it has room for it, so that its silence means what silence means. Behind a message that may
+// still be there a probe is like any other.
+func TestAProbeIsNoExcuse(t *testing.T) {
+	for name, passed := range map[string]int64{"all was passed on": 2, "not all was": 1, "more than there is was": 3} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer := pair(t)
+				drained := make(chan struct{})
+				go func() {
+					defer close(drained)
+					_, _ = io.Copy(io.Discard, peer)
+				}()
+				c.Keepalive(15*time.Second, 10*time.Second)
+				failed := make(chan error, 1)
+				begin := time.Now()
+				go func() {
+					_, err := c.Read(MaxRead, MaxRead)
+					failed <- err
+				}()
+				for range 2 {
+					if err := c.WriteMessage(Binary, []byte("input")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c.Passed(passed)
+				n, err := c.WriteProbe(Binary, []byte("are you there?"))
+				if want := int64(3); err != nil || passed == 2 && n != 2 || passed != 2 && n != want {
+					t.Errorf("WriteProbe returns %d, %v", n, err)
+				}
+				if passed != 2 {
+					select {
+					case err := <-failed:
+						t.Fatalf("given up: %v", err)
+					case <-time.After(time.Hour):
+					}
+					begin = time.Now().Add(-25 * time.Second)
+					c.Passed(n)
+				}
+				if err := <-failed; !isTimeout(err) || time.Since(begin) > 35*time.Second || time.Since(begin) < 25*time.Second {
+					t.Errorf("ended with %v after %v", err, time.Since(begin))
+				}
+				c.Close(CodeNormal)
+				if _, err := c.WriteProbe(Binary, nil); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("WriteProbe after Close: %v", err)
+				}
+				_ = peer.Close()
+				<-drained
+			})
+		})
+	}
+}
+
 func isTimeout(err error) bool {
 	_, ok := errors.AsType[*TimeoutError](err)
 	return ok

@@ -6,13 +6,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-gateway/sluice/internal/nowait"
 )
 
 // rawSocket reads a file descriptor when it is readable. Trying comes before waiting, because a readiness that was seen is not
@@ -62,20 +63,11 @@ func (s *rawSocket) attempt(fd uintptr) bool {
 
 // readNow reads without waiting.
 func readNow(fd int, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(fd, p)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.EAGAIN):
-			return 0, errAgain
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		}
-		return n, nil
+	n, err := nowait.Read(fd, p)
+	if errors.Is(err, syscall.EAGAIN) {
+		return 0, errAgain
 	}
+	return n, err
 }
 
 // again says that nothing is there now. crypto/tls takes it as temporary: it keeps the part of a record that it has and can be

@@ -44,6 +44,20 @@ func (c *Conn) WriteMessage(opcode Opcode, p []byte) error {
 	return c.writeFrame(byte(opcode), p, c.writeTimeout)
 }
 
+// WriteProbe is WriteMessage for a few bytes that ask who is behind the peer for an answer. n is what to call Passed with when that has come. A probe
+// finds room at a peer that has passed on all that came before it, and then does not excuse its silence, as another message would (Keepalive).
+func (c *Conn) WriteProbe(opcode Opcode, p []byte) (n int64, err error) {
+	c.writing.lock()
+	defer c.writing.unlock()
+	if c.saidClose {
+		return 0, net.ErrClosed
+	}
+	if n = c.written.Load(); c.passed.Load() < n {
+		n = c.written.Add(1)
+	}
+	return n, c.writeFrame(byte(opcode), p, c.writeTimeout)
+}
+
 // writeFrame writes a frame, masked by fresh random bytes: whoever chooses the payload must not be able to choose the bytes on
 // the wire (RFC 6455 section 10.3). writing is held.
 func (c *Conn) writeFrame(opcode byte, p []byte, timeout time.Duration) error {
