@@ -59,6 +59,8 @@ type Outcome struct {
 	// Err is ctx's error when ctx has ended, the error of AwaitCredit when the channel has, a *PanicError, or the *status.Error to close the
 	// channel with; nil when the upstream has ended well.
 	Err error
+	// Whole says that Err is the upstream's own last word, after which it has ended: nothing of it is unread. Without an Err it means nothing.
+	Whole bool
 	// Exit is how the process ended; nil when the upstream has not told.
 	Exit *sluicev1.Exit
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -168,6 +169,7 @@ func (c *testChannel) Offer(pieces []data.Piece) (n int) {
 	}
 	last := -1
 	for _, p := range pieces {
+		p.Bytes, p.Rest = slices.Concat(append([][]byte{p.Bytes}, p.Rest...)...), nil // as a frame has it
 		cost := len(p.Bytes) + pieceCost
 		if len(p.Bytes) > c.piece {
 			c.t.Errorf("a piece of %d bytes", len(p.Bytes))

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
+	"github.com/sluice-gateway/sluice/internal/data"
 	"github.com/sluice-gateway/sluice/internal/status"
 	"github.com/sluice-gateway/sluice/internal/websocket"
 )
@@ -46,6 +47,11 @@ type logs struct {
 	empty   int       // those at last that brought nothing
 	amiss   int       // those at last that did not even bring what the client has
 	carried bool      // the position may be one in the new container's log: not in the old one's, as was believed
+	strayed bool      // what was read since a gap may be a new container's: the API server did not learn of it in time, if there is one
+	doubted time.Time // since when what comes has not been what the client has, and may be a new container's; zero when it has been
+	running bool      // the container runs, as far as is known
+	settled bool      // no other container has taken its place when the log was last asked for, whatever the API server has yet to learn
+	idle    bool      // the container does not run now; it is waited for
 }
 
 // logStage is what the upstream is read for.
@@ -112,15 +118,18 @@ func (g *logs) follows() bool { return g.target.GetFollow() && !g.target.GetPrev
 
 // open implements kind.
 func (g *logs) open() (*live, error) {
-	if g.granted {
+	again := g.granted
+	if again {
 		if err := g.decide(); err != nil {
 			return nil, err
 		}
+		g.settled = g.settled || !g.doubted.IsZero() && g.pos.instance.restarts == 0 && g.firstRun()
 	}
 	l, err := g.dial(podPath(g.target.GetNamespace(), g.target.GetPod(), "log"), g.query(), nil, logSubprotocol)
 	if err != nil {
 		return nil, g.refusal(err)
 	}
+	g.idle = false
 	if g.dialled.IsZero() {
 		g.dialled = time.Now()
 	}
@@ -131,6 +140,9 @@ func (g *logs) open() (*live, error) {
 	g.whole, g.from = false, g.pos
 	g.reader.begins(g.pos)
 	g.reader.hidden = g.stage == logEnd
+	if again && g.mayBeAnother() {
+		return nil, l.ended(anotherLog())
+	}
 	return l, nil
 }
 
@@ -192,34 +204,53 @@ func (g *logs) frame(fragments []websocket.Fragment) (through int, halted bool) 
 	if r.hidden {
 		g.pos = r.pos
 	}
-	if g.carried && r.timed && r.found() && !r.gap {
-		g.carried = false
+	if r.found() && !r.gap {
+		g.doubted = time.Time{}
+		g.carried = g.carried && !r.timed
 	}
 	return through, r.gap
 }
 
-// settle implements kind: it tells of the gap.
+// settle implements kind: it tells of the gap, unless it may be none.
 func (g *logs) settle() error {
+	if g.doubts() {
+		return anotherLog()
+	}
 	g.tellGap("the log was rotated or truncated; lines before the next one are missing")
+	g.strayed = !g.settled
+	g.reader.lenient = true // until there is a new position
 	g.reader.goOn()
 	g.reader.flush()
 	return nil
 }
 
-// tellGap says that something is missing, and that the log of a new container begins if that was not said.
+// tellGap says that something is missing after all that the client has, and that the log of a new container begins if that was not said.
 func (g *logs) tellGap(what string) {
 	g.say(&sluicev1.ChannelState{
 		Kind:   sluicev1.ChannelState_KIND_GAP,
 		Status: status.New(codes.DataLoss, sluicev1.Reason_REASON_DATA_LOSS, "%s", what).Proto(),
+		Cursor: g.cursors.atPosition(&g.pos),
 	})
 	if g.carried {
 		g.carried = false
-		g.tellRestart()
+		g.tellRestart("") // the next line need not be its log's first
 	}
 }
 
-func (g *logs) tellRestart() {
-	g.say(&sluicev1.ChannelState{Kind: sluicev1.ChannelState_KIND_RESTARTED})
+func (g *logs) tellRestart(cursor string) {
+	g.say(&sluicev1.ChannelState{Kind: sluicev1.ChannelState_KIND_RESTARTED, Cursor: cursor})
+}
+
+// tellEnd gives the client the cursor of the log's end, with no bytes, where its log begins behind that: a client that is lost before the first
+// line would begin behind the end that the log has then. A channel that takes nothing now goes without.
+func (g *logs) tellEnd() {
+	cursor := g.cursors.atPosition(&g.pos)
+	if cursor == "" {
+		cursor = g.cursors.atBeginning(&g.pos)
+	}
+	if cursor != "" && g.ch.Credit() >= pieceCost {
+		_ = g.ch.Offer([]data.Piece{{Cursor: cursor}}) // see above
+	}
 }
 
 // offerRun implements kind: every piece carries a cursor.
@@ -233,8 +264,8 @@ func (g *logs) offerRun(n int) (taken int) {
 		return 0
 	}
 	q.head += taken
-	if p := &places[q.head-1]; p.begun() {
-		g.pos, g.virgin = *p, false
+	if p := &places[q.head-1]; p.begun() && *p != g.pos {
+		g.pos, g.virgin, g.reader.lenient = *p, false, false
 	}
 	g.known = true
 	return taken

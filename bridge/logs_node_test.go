@@ -41,6 +41,7 @@ type logNode struct {
 	deleting bool
 	deleted  bool
 	stale    bool // the API server does not learn what becomes of the container
+	waits    bool // a container that has ended waits before it is started anew, as one that crashes again and again does
 	runs     []*logRun
 	known    []byte // the pod as the API server has it
 }
@@ -137,6 +138,17 @@ func (n *logNode) sever() {
 	}
 }
 
+// previous is the run before the last, or what the kubelet takes for it: the last, while it waits to be started anew. mu is held.
+func (n *logNode) previous() *logRun {
+	switch last := len(n.runs) - 1; {
+	case n.waits && n.runs[last].ended && n.phase == "Running" && !n.deleting:
+		return n.runs[last]
+	case last > 0:
+		return n.runs[last-1]
+	}
+	return nil
+}
+
 // publish has the API server learn how the pod stands. mu is held.
 func (n *logNode) publish() {
 	if n.stale || len(n.runs) == 0 {
@@ -148,8 +160,10 @@ func (n *logNode) publish() {
 		state = map[string]any{"terminated": map[string]any{"containerID": r.id, "exitCode": r.exit}}
 	}
 	own := map[string]any{"name": "main", "containerID": r.id, "restartCount": len(n.runs) - 1, "state": state}
-	if len(n.runs) > 1 {
-		earlier := n.runs[len(n.runs)-2]
+	if earlier := n.previous(); earlier != nil {
+		if earlier == r {
+			own["state"] = map[string]any{"waiting": map[string]any{"reason": "CrashLoopBackOff"}}
+		}
 		own["lastState"] = map[string]any{"terminated": map[string]any{"containerID": earlier.id, "exitCode": earlier.exit}}
 	}
 	meta := map[string]any{"uid": n.uid, "name": "p"}
@@ -163,12 +177,17 @@ func (n *logNode) publish() {
 	})
 }
 
-func (n *logNode) Get(_ context.Context, path string, _ url.Values) (*http.Response, error) {
+func (n *logNode) Get(_ context.Context, path string, q url.Values) (*http.Response, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.down:
 		return nil, unreachable(errCut)
+	case path == "/api/v1/namespaces/default/pods/p/log" && q.Get("previous") == "true" && q.Get("limitBytes") == "1":
+		if r := n.previous(); r == nil || r.removed {
+			return nil, answered(http.StatusBadRequest, nil, []byte(`{"kind":"Status","code":400}`))
+		}
+		return &http.Response{Body: http.NoBody}, nil
 	case path != "/api/v1/namespaces/default/pods/p":
 		return nil, answered(http.StatusNotFound, nil, nil)
 	case n.blind:
@@ -183,9 +202,9 @@ func (n *logNode) Dial(_ context.Context, path string, q url.Values, subprotocol
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.queries = append(n.queries, q)
-	run := len(n.runs) - 1
+	run := n.last()
 	if q.Get("previous") == "true" {
-		run--
+		run = n.previous()
 	}
 	if n.onDial != nil {
 		n.onDial()
@@ -198,7 +217,7 @@ func (n *logNode) Dial(_ context.Context, path string, q url.Values, subprotocol
 	case n.unready > 0:
 		n.unready--
 		return nil, "", answered(http.StatusNotFound, nil, []byte(`{"kind":"Status","code":404}`))
-	case run < 0 || n.runs[run].removed:
+	case run == nil || run.removed:
 		return nil, "", answered(http.StatusBadRequest, nil, []byte(`{"kind":"Status","code":400}`))
 	case len(subprotocols) != 1 || q.Get("timestamps") != "true":
 		return nil, "", answered(http.StatusInternalServerError, nil, nil)
@@ -209,7 +228,7 @@ func (n *logNode) Dial(_ context.Context, path string, q url.Values, subprotocol
 	}
 	n.seed++
 	here, there := n.dial()
-	s := &logServer{node: n, nc: there, run: n.runs[run], query: q, fault: fault, random: rand.New(rand.NewPCG(n.seed, 1))}
+	s := &logServer{node: n, nc: there, run: run, query: q, fault: fault, random: rand.New(rand.NewPCG(n.seed, 1))}
 	n.conns[there] = true
 	n.serving.Add(2)
 	go func() {

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ type logStory struct {
 	Stamps, Text    bool
 	Follow, Deleted bool
 	Blind           bool // the reader may not see the pod
+	Waits           bool // a container that has ended waits before it is started anew
 	Window, Piece   int
 	Cursors         []int
 }
@@ -40,11 +42,15 @@ func logStories() *rapid.Generator[logStory] {
 			Before: steps.Draw(t, "before"), Steps: steps.Draw(t, "steps"), Faults: rapid.SliceOfN(fault, 0, 12).Draw(t, "faults"),
 			Seed: rapid.Uint64().Draw(t, "seed"), Stamps: rapid.Bool().Draw(t, "stamps"), Text: rapid.Bool().Draw(t, "text"),
 			Follow: rapid.Bool().Draw(t, "follow"), Deleted: rapid.Bool().Draw(t, "deleted"), Blind: rapid.IntRange(0, 3).Draw(t, "blind") == 0,
+			Waits: rapid.Bool().Draw(t, "waits"),
 			Piece: rapid.SampledFrom([]int{100, 16 << 10}).Draw(t, "piece"), Cursors: rapid.SliceOfN(number, 0, 4).Draw(t, "cursors"),
 		}
 		s.Window = s.Piece + pieceCost + rapid.SampledFrom([]int{0, 1, 5000, 60_000}).Draw(t, "window")
-		for i := 1; i < len(s.Faults); i++ { // an end that only looks proper can be told from one, not from two
-			s.Faults[i].proper = s.Faults[i].proper && !s.Faults[i-1].proper
+		before := false
+		for i := range s.Faults { // an end that only looks proper can be told from one, not from two
+			f := &s.Faults[i]
+			f.proper = f.proper && !before
+			before = f.proper || before && f.after < 0 // an upstream that the reader gives back does not end
 		}
 		return s
 	})
@@ -68,7 +74,7 @@ func (o *logOracle) run() (err error) {
 		}
 	}()
 	s := o.story
-	o.node.seed, o.node.faults, o.node.blind = s.Seed, slices.Clone(s.Faults), s.Blind
+	o.node.seed, o.node.faults, o.node.blind, o.node.waits = s.Seed, slices.Clone(s.Faults), s.Blind, s.Waits
 	for _, x := range s.Before {
 		if x.What >= 8 {
 			o.write(x)
@@ -95,7 +101,8 @@ func (o *logOracle) fatalf(format string, args ...any) { panic(broken{fmt.Errorf
 func (o *logOracle) open(cursor string) *logClient {
 	open := logOf(func(l *sluicev1.LogTarget) { l.Follow, l.Timestamps = o.story.Follow, o.story.Stamps })
 	open.Text, open.Cursor = o.story.Text, cursor
-	return openLog(o.t, o.node, open, Options{}, func(c *testChannel) { c.piece, c.window = o.story.Piece, o.story.Window })
+	jitter := rand.New(rand.NewPCG(o.story.Seed, 2))
+	return openLog(o.t, o.node, open, Options{Jitter: jitter.Float64}, func(c *testChannel) { c.piece, c.window = o.story.Piece, o.story.Window })
 }
 
 // settle waits for the log's end.
@@ -145,7 +152,10 @@ func (o *logOracle) ended() bool { return o.node.phase != "Running" || o.node.de
 
 // restart ends the container and starts it again, at once or later.
 func (o *logOracle) restart(c *logClient, s step) {
-	if o.ended() || o.story.Blind { // who may not see the pod does not know of it
+	c.mu.Lock()
+	unread := c.size == 0
+	c.mu.Unlock()
+	if o.ended() || o.story.Blind || unread && (o.node.waits || o.node.stale) { // who may not see the pod, or has read nothing, does not know of it
 		return
 	}
 	if len(o.node.runs) > 1 || o.node.stale {
@@ -156,7 +166,14 @@ func (o *logOracle) restart(c *logClient, s step) {
 		elapse(time.Duration(s.B%100_000) * time.Millisecond)
 	}
 	o.cut = false
+	late := s.C%3 == 0 && !o.node.stale && len(o.node.runs) == 1 && !unread // the API server learns of it in time, not at once
+	o.node.change(func() { o.node.stale = o.node.stale || late })
 	o.node.start()
+	if late {
+		o.write(s)
+		elapse(time.Duration(s.C%9000) * time.Millisecond)
+		o.node.change(func() { o.node.stale = false })
+	}
 }
 
 // write has the container write a record: at about the time of the last, out of order, or later.

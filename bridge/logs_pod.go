@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -50,14 +51,16 @@ type containerState struct {
 }
 
 type terminated struct {
-	ContainerID string `json:"containerID"`
-	ExitCode    int    `json:"exitCode"`
+	ContainerID string    `json:"containerID"`
+	ExitCode    int       `json:"exitCode"`
+	FinishedAt  time.Time `json:"finishedAt"`
 }
 
 // standing is how a container stands, as far as the API server knows.
 type standing struct {
-	current  instance // the one whose log it has
-	earlier  instance // the one before
+	current  instance  // the one whose log it has
+	earlier  instance  // the one before
+	ended    time.Time // when that one did, cut to seconds; zero if that is not known
 	running  bool
 	returns  bool // it will be started again
 	deleting bool // its pod is being deleted
@@ -98,7 +101,7 @@ func (p *pod) standing(name string) *standing {
 				s.running = c.State.Running != nil
 				s.returns = !s.running && !s.deleting && p.restarts(c)
 				if last := c.LastState.Terminated; last != nil {
-					s.earlier = p.instance(last.ContainerID, c.RestartCount-1)
+					s.earlier, s.ended = p.instance(last.ContainerID, c.RestartCount-1), last.FinishedAt
 				}
 			}
 		}
@@ -215,7 +218,7 @@ func (g *logs) proceed(s *standing) error {
 	case !theirs.known() && g.target.GetPrevious():
 		return g.gone("the container was not started anew")
 	case !theirs.known():
-		return notRunning()
+		return g.notRunning()
 	case !mine.known():
 		*mine = theirs
 	case mine.pod != theirs.pod:
@@ -233,15 +236,30 @@ func (g *logs) proceed(s *standing) error {
 	return g.succeed(s)
 }
 
+// firstRun reports whether the container has none before it, as its kubelet says, which is the first to know.
+func (g *logs) firstRun() bool {
+	q := url.Values{"previous": {"true"}, "limitBytes": {"1"}}
+	if name := g.target.GetContainer(); name != "" {
+		q.Set("container", name)
+	}
+	res, err := g.up.Get(g.ctx, podPath(g.target.GetNamespace(), g.target.GetPod(), "log"), q)
+	if err == nil {
+		_ = res.Body.Close() // that there is a log was the question
+		return false
+	}
+	return status.From(err).HTTPCode == http.StatusBadRequest
+}
+
 // same goes on with the log of the container that it was.
 func (g *logs) same(s *standing) error {
 	ends := !s.running || g.target.GetPrevious()
+	g.running, g.settled = s.running, !s.running && !s.returns
 	if g.whole && ends {
 		switch {
 		case s.deleting:
 			return g.gone("the pod is being deleted")
 		case s.returns:
-			return notRunning()
+			return g.notRunning()
 		}
 		return errEnded
 	}
@@ -251,22 +269,38 @@ func (g *logs) same(s *standing) error {
 
 // succeed goes on with the log of the container that has taken the place of the one it was, after the rest of that one's.
 func (g *logs) succeed(s *standing) error {
+	direct := s.current.restarts == g.pos.instance.restarts+1
+	apart := !direct || s.earlier.known() && s.earlier.container != g.pos.instance.container
 	switch {
-	case s.current.restarts != g.pos.instance.restarts+1:
+	case apart && g.strayed && g.pos.begun():
+		g.carried = true
+	case !direct:
 		g.tellGap("the container was started anew more than once; the logs in between are missing")
+	case g.stage == logRested, g.complete() && (apart || g.before(s.ended)): // all of it was delivered
+	case apart: // the new one has ended as well: its log is the only one there is
+		g.tellGap("the log of the container that was started anew is gone; its last lines may be missing")
 	case g.stage == logRest:
 		return nil
-	case g.stage != logRested:
+	default:
 		g.stage, g.check, g.amiss = logRest, true, 0
 		return nil
 	}
 	g.stage, g.check, g.whole = logCurrent, !s.running || !g.follows(), false
-	g.proper, g.empty, g.amiss = 0, 0, 0
+	g.running, g.settled, g.strayed = false, false, false
+	g.proper, g.empty, g.amiss, g.doubted = 0, 0, 0, time.Time{}
 	if g.carried {
 		g.pos.instance = s.current
 		return nil
 	}
-	g.tellRestart()
 	g.pos, g.virgin, g.reader.lenient = position{instance: s.current}, false, false
+	g.tellRestart(g.cursors.atBeginning(&g.pos))
 	return nil
+}
+
+// complete reports whether all of the log was read after its container had ended.
+func (g *logs) complete() bool { return g.whole && !g.reader.spoken }
+
+// before reports whether all that was read was written before a container ended: none of it is the next one's.
+func (g *logs) before(ended time.Time) bool {
+	return !g.pos.begun() || !ended.IsZero() && g.pos.newest < ended.Add(time.Second).UnixNano()
 }

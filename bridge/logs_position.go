@@ -77,14 +77,27 @@ func logCursors(identity string, t *sluicev1.LogTarget) *cursors {
 }
 
 // atPosition is the cursor of a position; empty for the log's beginning.
-//
-//	8 bytes  beginning of SHA-256 of the pod's UID, zeros when that is not known
-//	8 bytes  beginning of SHA-256 of the container's ID, likewise
-//	varints  restarts, newest, at, after, offset; if that is not 0 line, relative to newest, and part; anchor
 func (c *cursors) atPosition(p *position) string {
 	if !p.begun() {
 		return ""
 	}
+	return c.ofPosition(p)
+}
+
+// atBeginning is the cursor of the beginning of an instance's log, whatever the target says of where to begin; empty if the instance is not known.
+func (c *cursors) atBeginning(p *position) string {
+	if p.begun() || !p.instance.known() {
+		return ""
+	}
+	return c.ofPosition(p)
+}
+
+// ofPosition writes a cursor.
+//
+//	8 bytes  beginning of SHA-256 of the pod's UID, zeros when that is not known
+//	8 bytes  beginning of SHA-256 of the container's ID, likewise
+//	varints  restarts, newest, at, after, offset; if that is not 0 line, relative to newest, and part; anchor
+func (c *cursors) ofPosition(p *position) string {
 	var raw [cursorHeader + 2*hashBytes + 8*binary.MaxVarintLen64]byte
 	b := append(raw[:0], c[:]...)
 	b = append(append(b, p.instance.pod[:]...), p.instance.container[:]...)
@@ -101,7 +114,8 @@ func (c *cursors) atPosition(p *position) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// position reads a cursor: INVALID_ARGUMENT with REASON_INVALID_CURSOR unless [cursors.atPosition] made it, for this target and this cluster.
+// position reads a cursor: INVALID_ARGUMENT with REASON_INVALID_CURSOR unless [cursors.atPosition] or [cursors.atBeginning] made it, for this target
+// and this cluster.
 func (c *cursors) position(cursor string) (p position, err error) {
 	rest, err := c.open(cursor)
 	if err != nil {
@@ -120,7 +134,7 @@ func (c *cursors) position(cursor string) (p position, err error) {
 		p.part = uint32(r.unsigned())
 	}
 	p.anchor = uint32(r.unsigned())
-	if c.atPosition(&p) != cursor { // a number was cut, or too long, or there was something behind
+	if !p.begun() && !p.instance.known() || c.ofPosition(&p) != cursor { // a number was cut, or too long, or there was something behind
 		return position{}, foreignCursor()
 	}
 	return p, nil

@@ -155,8 +155,8 @@ func (r *logReader) line(stamp int64, prefix []byte) {
 	case complete:
 		r.trim, r.known = r.pos.offset, 0
 	case missed:
-		r.gap, r.lacks = !r.lenient, 0
-		r.pos.line, r.pos.offset, r.pos.part = stamp, 0, 0
+		r.gap = !r.lenient
+		r.leave(stamp)
 	case deliver:
 		r.pos.line = stamp
 	}
@@ -249,9 +249,15 @@ func (r *logReader) trimmed(p []byte) []byte {
 	r.known = crc32.Update(r.known, castagnoli, p[:n])
 	if r.trim -= n; r.trim == 0 && r.known != r.pos.part {
 		r.gap, r.passage = !r.lenient, drop
-		r.pos.line, r.pos.offset, r.pos.part = 0, 0, 0
+		r.leave(0)
 	}
 	return p[n:]
+}
+
+// leave leaves the line that the client has the beginning of, whose rest cannot be had, for one of this time.
+func (r *logReader) leave(stamp int64) {
+	r.pos.line, r.pos.offset, r.pos.part = stamp, 0, 0
+	r.last.offset, r.last.part, r.lacks = 0, 0, 0
 }
 
 // cut makes a piece of what is in the buffer, up to the last whole rune if the client wants text: the rest will be in the next.

@@ -82,12 +82,17 @@ type forward struct {
 	mu     sync.Mutex
 	timers []*time.Timer // Guarded by mu: what will end the forward
 	quiet  uint8         // Guarded by mu: directions that have ended
+	sent   bool          // Guarded by mu: the client's is one of them
+	cut    bool          // Guarded by mu: what the client has sent could not be written
+	parted bool          // Guarded by mu: the node has ended the connection well, and before the client
 }
 
-// The ends of a forward that are none of an error.
+// Ends of a forward. All but the last are none of an error.
 var (
 	errSettled = errors.New("both directions have ended")
 	errOver    = errors.New("the forward is over")
+	errParted  = errors.New("the node has ended the connection before the client")
+	errUnheard = status.New(codes.Aborted, sluicev1.Reason_REASON_RESET, "the connection had ended in the pod when this was sent")
 )
 
 // startPortForward is Start for a port-forward. It returns when the forward has ended.
@@ -152,7 +157,8 @@ func newForward(ctx context.Context, conn *websocket.Conn, subprotocol string, p
 	f := &forward{channel: ctx, ch: ch, opts: opts, conn: conn, subprotocol: subprotocol, stands: make(chan struct{})}
 	f.tunnel = tunnelOf(subprotocol, port)
 	f.ctx, f.end = context.WithCancelCause(ctx)
-	f.pings.write = func(id uint32) error { return f.write(f.tunnel.ping(nil, id)) }
+	f.pings.every, f.pings.passed = opts.PingEvery, conn.Passed
+	f.pings.write = func(id uint32) (int64, error) { return conn.WriteProbe(websocket.Binary, f.tunnel.ping(nil, id)) }
 	conn.Configure(websocket.Options{FragmentCost: pieceCost})
 	return f
 }
@@ -168,9 +174,15 @@ func (f *forward) run() error {
 	f.reply = f.endAfter(replyTimeout, status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "the node does not accept the streams"))
 	f.running.Go(f.sendAll)
 	err := f.read()
+	parted := err == nil && f.part()
 	f.fin.tell() // unless it was dropped, nothing has denied it
 	if err == nil || f.reset || f.judged {
 		f.conn.Close(websocket.CodeNormal) // there is nothing to reset
+	}
+	if parted {
+		f.pings.stop()
+		<-f.ctx.Done() // the writer ends it, the channel, or the pod's end
+		err = errParted
 	}
 	f.end(errOver)
 	<-closed
@@ -204,14 +216,45 @@ func (f *forward) endAfter(d time.Duration, cause error) *time.Timer {
 }
 
 // directionEnded notes the end of a direction. After both, the node's verdict is waited for a while: usually it is there already.
-func (f *forward) directionEnded() {
+func (f *forward) directionEnded(clients bool) {
 	f.mu.Lock()
 	f.quiet++
-	both := f.quiet == 2
+	f.sent = f.sent || clients
+	both, parted := f.quiet == 2, f.parted
 	f.mu.Unlock()
-	if both {
+	switch {
+	case parted && clients:
+		f.end(errSettled)
+	case both:
 		f.endAfter(lastWords, errSettled)
 	}
+}
+
+// part reports whether the client has not ended its direction, although the node has ended the connection well: containerd does that a second after
+// the pod's FIN. To the client the connection is one whose peer hears nothing any more. It may still end its direction, and then nothing is
+// lost; what it sends would be, and resets the forward.
+func (f *forward) part() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.parted = !f.sent
+	if f.parted && f.cut {
+		f.end(errUnheard)
+	}
+	return f.parted
+}
+
+// unwritable ends a forward to which nothing can be written any more. The reader usually finds out why by itself, and before that reads what the
+// pod has said.
+func (f *forward) unwritable(err error) {
+	f.mu.Lock()
+	f.cut = true
+	parted := f.parted
+	f.mu.Unlock()
+	if parted {
+		f.end(errUnheard)
+		return
+	}
+	f.endAfter(lastWords, lostTunnel(err))
 }
 
 // podGone is told when the pod is no more, by whoever watches it: with why, or with the error that ends the watching. It does not block.

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/sluice-gateway/sluice/internal/data"
 	"github.com/sluice-gateway/sluice/internal/status"
 )
@@ -303,6 +305,13 @@ func TestForwardsLeaveNothingBehind(t *testing.T) {
 		default:
 			f := newForwarding(t, uint32(k+1))
 			f.run(up, f.testChannel, Options{Pods: pods})
+			switch {
+			case i%3 > 0:
+				f.CloseWrite()
+			case forwardEndings()[k].code == codes.OK: // which waits for the client
+				f.awaitClosed(t)
+				f.stop(nil)
+			}
 			f.outcome()
 		case endings: // the client leaves at once
 			f := newForwarding(t, 1) // spdystream has goroutines wait for ever for what it could not say

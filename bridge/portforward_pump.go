@@ -144,7 +144,7 @@ func (f *forward) heed(s signal) error {
 	f.received = true
 	f.fin.hold(finGrace, func() {
 		f.ch.CloseSend()
-		f.directionEnded()
+		f.directionEnded(false)
 	})
 	return nil
 }
@@ -192,6 +192,7 @@ func (f *forward) stand() {
 	}
 	f.opened = true
 	f.reply.Stop()
+	f.conn.Passed(1) // what opens the streams: the node has answered it
 	f.ch.Opened(&sluicev1.Opened{Subprotocol: f.subprotocol, Capabilities: &sluicev1.Capabilities{HalfClose: f.tunnel.halfCloses()}})
 	close(f.stands)
 	if f.tunnel.halfCloses() {
@@ -246,7 +247,7 @@ func (f *forward) tunnelEnded(err error) error {
 		f.judged = true
 		return f.wasReset()
 	case proper:
-		f.ch.CloseSend()
+		f.fin.hold(finGrace, f.ch.CloseSend)
 		return nil
 	case settled && f.ctx.Err() == nil:
 		return nil
@@ -333,10 +334,9 @@ var writes = sync.Pool{New: func() any {
 func (f *forward) send(in data.Input) error {
 	switch in.Kind {
 	case data.InputCloseSend:
-		if err := f.write(f.tunnel.fin(nil)); err != nil {
-			return err
-		}
-		f.directionEnded()
+		err := f.write(f.tunnel.fin(nil))
+		f.directionEnded(true)
+		return err
 	case data.InputData:
 		buf := writes.Get().(*[]byte)
 		defer writes.Put(buf)
@@ -356,7 +356,3 @@ func (f *forward) write(b []byte) error {
 	}
 	return f.conn.WriteMessage(websocket.Binary, b)
 }
-
-// unwritable ends a forward to which nothing can be written any more. The reader usually finds out why by itself, and before that reads what the
-// pod has said.
-func (f *forward) unwritable(err error) { f.endAfter(lastWords, lostTunnel(err)) }

@@ -120,6 +120,8 @@ func TestPortForwardFallsBackToChannels(t *testing.T) {
 			}
 			want := strings.Repeat("0123456789", 4000)
 			_, _ = io.WriteString(f, want)
+			f.awaitClosed(t)
+			f.CloseWrite()
 			if o := f.outcome(); o.Err != nil || f.text() != want || !f.closed {
 				t.Errorf("it ends with %v and %d bytes, closed %v", o.Err, len(f.text()), f.closed)
 			}
@@ -280,6 +282,10 @@ func TestEachEndOfAPortForwardIsToldApart(t *testing.T) {
 	for _, c := range forwardEndings() {
 		t.Run(c.name, func(t *testing.T) {
 			f := forwardTo(t, scripted(t, c.script), 80, Options{})
+			if c.code == codes.OK {
+				f.awaitClosed(t)
+				f.CloseWrite()
+			}
 			o := f.outcome()
 			e := status.From(o.Err)
 			switch {
@@ -319,8 +325,49 @@ func TestANodeMayBeginBeforeItHasAcceptedAll(t *testing.T) {
 	}), 80, Options{})
 	_, _ = io.WriteString(f, "x")
 	f.awaitClosed(t)
+	f.CloseWrite()
 	if o := f.outcome(); o.Err != nil || f.text() != "hello" {
 		t.Errorf("it ends with %v, %q", o.Err, f.text())
+	}
+}
+
+// TestWhatANodeDoesNotTakeIsNoSuccess: one that ends the connection well hears nothing any more, as containerd a second after the pod's FIN. What is sent
+// to it is lost, and said to be.
+func TestWhatANodeDoesNotTakeIsNoSuccess(t *testing.T) {
+	ended := make(chan struct{}, 1)
+	well := scripted(t, func(s *scriptedTunnel) {
+		_ = s.say(append(accepts(), says("hello"), ends(errorStream), ends(dataStream))...)
+		s.drain()
+		ended <- struct{}{} // the tunnel has been closed
+	})
+	n := newForwardNode(t)
+	n.old = true // whose WebSocket ends with either direction
+	port := podServing(t, func(nc *net.TCPConn) { _, _ = io.WriteString(nc, "hello") })
+	for name, up := range map[string]*testUpstream{"tunnel": well, "channels": n.upstream(t)} {
+		for what, say := range map[string]func(*forwarding){
+			"data":             func(f *forwarding) { _, _ = io.WriteString(f, "too late") },
+			"data and its end": func(f *forwarding) { _, _ = io.WriteString(f, "too late"); f.CloseWrite() },
+			"its end":          (*forwarding).CloseWrite,
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				f := forwardTo(t, up, port, Options{Pods: refusedPods(t)})
+				f.awaitClosed(t)
+				if name == "tunnel" {
+					<-ended
+				}
+				select {
+				case o := <-f.over:
+					t.Fatalf("it ends with %v while the client has not", o.Err)
+				default:
+				}
+				say(f)
+				e := status.From(f.outcome().Err)
+				lost := e != nil && e.Code == codes.Aborted && e.Reason == sluicev1.Reason_REASON_RESET && !e.Resumable
+				if lost == (what == "its end") || !lost && e != nil || f.text() != "hello" {
+					t.Errorf("it ends with %v, %q", e, f.text())
+				}
+			})
+		}
 	}
 }
 
@@ -344,6 +391,7 @@ func TestPingsOfTheNodeAreAnswered(t *testing.T) {
 			t.Errorf("%d is answered by %d", id, got)
 		}
 	}
+	f.CloseWrite()
 	if o := f.outcome(); o.Err != nil {
 		t.Error(o.Err)
 	}

@@ -115,9 +115,40 @@ func TestTimesOfAPortForward(t *testing.T) {
 		},
 		"an API server that is silent": func(t *testing.T) {
 			f := forwardInTime(t, saysAll(says("hello")))
-			time.Sleep(20 * time.Second) //nolint:forbidigo // the bubble's; a ping is answered after 15 s, which says that what was sent was read
+			time.Sleep(20 * time.Second) //nolint:forbidigo // the bubble's
 			f.deaf.Store(true)
 			f.check(t, 40*time.Second, codes.Unavailable, lost, "hello")
+		},
+		"one that is silent from the beginning": func(t *testing.T) {
+			f := forwardInTime(t, saysAll(says("hello")))
+			f.awaitBytes(t, 5)
+			f.deaf.Store(true)
+			f.check(t, 25*time.Second, codes.Unavailable, lost, "hello")
+		},
+		"one that falls silent between pings that were answered": func(t *testing.T) {
+			f := forwardInTime(t, answersPings(nil))
+			f.awaitOpened(t)
+			_, _ = io.WriteString(f, "what it has not confirmed by anything but the answer to a later ping")
+			time.Sleep(time.Hour + 7*time.Second) //nolint:forbidigo // the bubble's
+			f.deaf.Store(true)
+			f.check(t, time.Hour+25*time.Second, codes.Unavailable, lost, "")
+		},
+		"a node that ends while the client has more to say": func(t *testing.T) {
+			end := make(chan struct{})
+			f := forwardInTime(t, func(s *scriptedTunnel) {
+				_ = s.say(append(accepts(), says("hello"))...)
+				<-end // the pipe is full at once, and heard after a thousand frames
+				_ = s.say(ends(errorStream), ends(dataStream))
+				s.drain()
+			})
+			f.awaitBytes(t, 5)
+			for range 1100 {
+				_, _ = io.WriteString(f, "x")
+			}
+			f.CloseWrite()
+			synctest.Wait()
+			close(end)
+			f.check(t, 0, codes.Aborted, reset, "hello")
 		},
 		"a node that reads nothing": func(t *testing.T) {
 			over := make(chan struct{})
@@ -142,39 +173,39 @@ func TestTimesOfAPortForward(t *testing.T) {
 	}
 }
 
-func TestAnIdleForwardAsksOnceAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var answering atomic.Bool
-		answering.Store(true)
-		began, asked := time.Now(), make(chan time.Duration, 100)
-		f := forwardInTime(t, func(s *scriptedTunnel) {
-			_ = s.say(accepts()...)
-			for x := range s.heard {
-				p, ok := x.(*spdy.PingFrame)
-				if !ok {
-					continue
-				}
-				asked <- time.Since(began).Round(time.Minute)
-				if answering.Load() {
-					_ = s.say(p)
-				}
+// answersPings is a node that accepts the streams and answers each ping, for as long as it is told to.
+func answersPings(answer func() bool) func(*scriptedTunnel) {
+	return func(s *scriptedTunnel) {
+		_ = s.say(accepts()...)
+		for x := range s.heard {
+			if p, ok := x.(*spdy.PingFrame); ok && (answer == nil || answer()) {
+				_ = s.say(p)
 			}
-			close(asked)
-		})
-		time.Sleep(3*time.Minute + time.Second) //nolint:forbidigo // the bubble's
-		answering.Store(false)
+		}
+	}
+}
+
+func TestAForwardAsksInTimeAndOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const every = 15 * time.Second
+		began, asked := time.Now(), make(chan time.Duration, 100)
+		f := forwardInTime(t, answersPings(func() bool {
+			asked <- time.Since(began).Round(time.Second)
+			return len(asked) < 4
+		}))
 		time.Sleep(5 * time.Minute) //nolint:forbidigo // the bubble's
 		f.stop(nil)
 		f.outcome()
-		minute := time.Minute
-		for at := range asked {
-			if at != minute {
+		synctest.Wait()
+		next := every
+		for len(asked) > 0 {
+			if at := <-asked; at != next {
 				t.Errorf("it asks after %v", at)
 			}
-			minute += time.Minute
+			next += every
 		}
-		if minute != 5*time.Minute {
-			t.Errorf("it stops asking after %v", minute-time.Minute)
+		if next != 5*every {
+			t.Errorf("it stops asking after %v", next-every)
 		}
 	})
 }

@@ -220,7 +220,7 @@ func (p *process) pump(ctx context.Context) error {
 		if err != nil {
 			return &endError{err}
 		}
-		err = p.deliver(ctx, batch)
+		err = p.deliver(ctx, batch, part)
 		batch.Release()
 		if err != nil {
 			return err
@@ -241,26 +241,55 @@ func (p *process) read(limit, part int) (*websocket.Batch, error) {
 	return batch, err
 }
 
-// pieceLists are what deliver collects pieces in, so that a process that says nothing keeps none.
-var pieceLists = sync.Pool{New: func() any { return new([]data.Piece) }}
+// output collects what a read has brought in as few pieces as it fits into: to a process its messages mean nothing, and each piece is a frame.
+type output struct {
+	pieces []data.Piece
+	rests  [][]byte // of the pieces
+	last   int      // length of the last piece
+}
 
-// deliver hands over what a read has brought. What came before something that breaks the protocol is delivered.
-func (p *process) deliver(ctx context.Context, batch *websocket.Batch) (err error) {
-	list := pieceLists.Get().(*[]data.Piece)
-	pieces := (*list)[:0]
+// outputs are pooled, so that a process that says nothing keeps none.
+var outputs = sync.Pool{New: func() any { return new(output) }}
+
+// add adds a piece of at most most bytes, which none of the others may exceed either.
+func (o *output) add(p data.Piece, most int) {
+	n := len(p.Bytes)
+	if len(o.pieces) > 0 {
+		last := &o.pieces[len(o.pieces)-1]
+		if last.Stream == p.Stream && last.Text == p.Text && o.last+n <= most {
+			o.rests = append(o.rests, p.Bytes)
+			last.Rest = o.rests[len(o.rests)-len(last.Rest)-1:]
+			o.last += n
+			return
+		}
+	}
+	o.pieces, o.last = append(o.pieces, p), n
+}
+
+// reset forgets what was collected.
+func (o *output) reset() {
+	clear(o.pieces)
+	clear(o.rests)
+	o.pieces, o.rests = o.pieces[:0], o.rests[:0]
+}
+
+// deliver hands over what a read has brought, in pieces of at most part bytes. What came before something that breaks the protocol is delivered.
+func (p *process) deliver(ctx context.Context, batch *websocket.Batch, part int) (err error) {
+	out := outputs.Get().(*output)
+	defer func() {
+		out.reset()
+		outputs.Put(out)
+	}()
 	for i := 0; i < len(batch.Fragments) && err == nil; i++ {
 		var piece data.Piece
 		if piece, err = p.demux.add(batch.Fragments[i]); len(piece.Bytes) > 0 {
 			piece.Text = p.text && utf8.Valid(piece.Bytes)
-			pieces = append(pieces, piece)
+			out.add(piece, part)
 		}
 	}
-	if failed := p.offer(ctx, pieces); failed != nil {
+	if failed := p.offer(ctx, out.pieces); failed != nil {
 		err = failed
 	}
-	clear(pieces)
-	*list = pieces
-	pieceLists.Put(list)
 	return err
 }
 
@@ -271,7 +300,7 @@ func (p *process) offer(ctx context.Context, pieces []data.Piece) error {
 			pieces = pieces[n:]
 			continue
 		}
-		if err := p.ch.AwaitCredit(ctx, len(pieces[0].Bytes)+pieceCost); err != nil {
+		if err := p.ch.AwaitCredit(ctx, pieces[0].Len()+pieceCost); err != nil {
 			return err
 		}
 	}
@@ -290,7 +319,9 @@ func (p *process) conclude(ctx context.Context, err error) Outcome {
 	case ctx.Err() != nil: // the input was what ended it
 		return Outcome{Err: context.Cause(ctx)}
 	case over && errors.Is(err, net.ErrClosed) && p.demux.ended(): // by closeAfter
-		return p.confirm(outcome(p.up.Cluster(), p.demux.status, p.exits))
+		o := p.confirm(outcome(p.up.Cluster(), p.demux.status, p.exits))
+		o.Whole = false
+		return o
 	case over:
 		return Outcome{Err: end.lost()}
 	}

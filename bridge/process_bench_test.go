@@ -26,6 +26,9 @@ func (s *processSink) Offer(pieces []data.Piece) int {
 	n := 0
 	for _, p := range pieces {
 		n += copy(s.copied, p.Bytes)
+		for _, rest := range p.Rest {
+			n += copy(s.copied, rest)
+		}
 	}
 	s.taken(n)
 	return len(pieces)

@@ -137,7 +137,7 @@ func (c *processEnding) check(t *testing.T, o Outcome) {
 		return
 	}
 	e, ok := errors.AsType[*status.Error](o.Err)
-	if !ok || e.Reason != c.reason || o.Exit != nil || e.Resumable {
+	if !ok || e.Reason != c.reason || o.Exit != nil || e.Resumable || o.Whole != (c.reason == upstreamRefused) {
 		t.Fatalf("the outcome is %+v, want %v", o, c.reason)
 	}
 	switch {
@@ -277,62 +277,72 @@ var errHungUp = status.New(codes.Unavailable, sluicev1.Reason_REASON_DETACH_EXPI
 // TestWhatADetachedProcessHears when its session ends: the hang-up is for sessions that stayed detached, unless the channel says otherwise.
 func TestWhatADetachedProcessHears(t *testing.T) {
 	const keys, end = "\x00\x03\x04", "\xff\x00"
+	const hangUp = sluicev1.DetachPolicy_DETACH_POLICY_HANG_UP
 	for _, c := range []struct {
 		name       string
 		policy     sluicev1.DetachPolicy
 		cause      error
 		tty, stdin bool
 		v4         bool
-		want       string
+		want       string // of a process
+		attached   string // of one that was there before
 	}{
-		{"terminal", 0, errHungUp, true, true, false, keys},
-		{"terminal, asked for", sluicev1.DetachPolicy_DETACH_POLICY_HANG_UP, errHungUp, true, true, false, keys},
-		{"terminal, left", sluicev1.DetachPolicy_DETACH_POLICY_LEAVE, errHungUp, true, true, false, ""},
-		{"terminal without stdin", 0, errHungUp, true, false, false, ""},
-		{"terminal, another cause", 0, context.Canceled, true, true, false, ""},
-		{"input", 0, errHungUp, false, true, false, end},
-		{"input of v4", 0, errHungUp, false, true, true, ""},
-		{"input, left", sluicev1.DetachPolicy_DETACH_POLICY_LEAVE, errHungUp, false, true, false, ""},
-		{"input, another cause", 0, status.Violation("x"), false, true, false, ""},
-		{"nothing", 0, errHungUp, false, false, false, ""},
+		{"terminal", 0, errHungUp, true, true, false, keys, ""},
+		{"terminal, asked for", hangUp, errHungUp, true, true, false, keys, keys},
+		{"terminal, left", sluicev1.DetachPolicy_DETACH_POLICY_LEAVE, errHungUp, true, true, false, "", ""},
+		{"terminal without stdin", 0, errHungUp, true, false, false, "", ""},
+		{"terminal, another cause", hangUp, context.Canceled, true, true, false, "", ""},
+		{"input", 0, errHungUp, false, true, false, end, ""},
+		{"input, asked for", hangUp, errHungUp, false, true, false, end, end},
+		{"input of v4", hangUp, errHungUp, false, true, true, "", ""},
+		{"input, left", sluicev1.DetachPolicy_DETACH_POLICY_LEAVE, errHungUp, false, true, false, "", ""},
+		{"input, another cause", hangUp, status.Violation("x"), false, true, false, "", ""},
+		{"nothing", hangUp, errHungUp, false, false, false, "", ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			heard := make(chan string, 10)
-			s := &processServer{script: func(p *processPeer) {
-				defer close(heard)
-				for {
-					opcode, b, err := p.next()
-					if err != nil {
-						return
+		for _, kind := range []string{"exec", "attach"} {
+			t.Run(kind+"/"+c.name, func(t *testing.T) {
+				heard := make(chan string, 10)
+				s := &processServer{script: func(p *processPeer) {
+					defer close(heard)
+					for {
+						opcode, b, err := p.next()
+						if err != nil {
+							return
+						}
+						heard <- fmt.Sprintf("%d %s", opcode, b)
 					}
-					heard <- fmt.Sprintf("%d %s", opcode, b)
+				}}
+				if c.v4 {
+					s.choose = func([]string) (string, int, string) { return v4, 0, "" }
 				}
-			}}
-			if c.v4 {
-				s.choose = func([]string) (string, int, string) { return v4, 0, "" }
-			}
-			target := shellTarget()
-			target.Tty, target.Stderr, target.Stdin = c.tty, !c.tty, c.stdin
-			open := execOf(target)
-			open.OnDetachExpiry = c.policy
-			e := execute(t, s.reach(t, "tls"), open, Options{})
-			e.awaitOpened(t)
-			e.stop(c.cause)
-			if o := e.outcome(); !errors.Is(o.Err, context.Canceled) || o.Exit != nil {
-				t.Errorf("the outcome is %+v", o)
-			}
-			var got strings.Builder
-			for h := range heard {
-				got.WriteString(h + "|")
-			}
-			want := "8 \x03\xe9|" // 1001
-			if c.want != "" {
-				want = "2 " + c.want + "|" + want
-			}
-			if got.String() != want {
-				t.Errorf("the process heard %q, want %q", got.String(), want)
-			}
-		})
+				target := shellTarget()
+				target.Tty, target.Stderr, target.Stdin = c.tty, !c.tty, c.stdin
+				open, said := execOf(target), c.want
+				if kind == "attach" {
+					open, said = attachOf(&sluicev1.AttachTarget{
+						Namespace: target.GetNamespace(), Pod: target.GetPod(), Tty: c.tty, Stdin: c.stdin, Stdout: true, Stderr: !c.tty,
+					}), c.attached
+				}
+				open.OnDetachExpiry = c.policy
+				e := execute(t, s.reach(t, "tls"), open, Options{})
+				e.awaitOpened(t)
+				e.stop(c.cause)
+				if o := e.outcome(); !errors.Is(o.Err, context.Canceled) || o.Exit != nil {
+					t.Errorf("the outcome is %+v", o)
+				}
+				var got strings.Builder
+				for h := range heard {
+					got.WriteString(h + "|")
+				}
+				want := "8 \x03\xe9|" // 1001
+				if said != "" {
+					want = "2 " + said + "|" + want
+				}
+				if got.String() != want {
+					t.Errorf("the process heard %q, want %q", got.String(), want)
+				}
+			})
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"pgregory.net/rapid"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/data"
@@ -20,6 +22,7 @@ func TestExecCarriesAProcess(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			heard := make(chan string, 10)
 			s := &processServer{script: func(p *processPeer) {
+				defer close(heard)
 				_ = p.say(1, "")
 				_ = p.say(1, "out")
 				_ = p.say(2, "err")
@@ -48,7 +51,6 @@ func TestExecCarriesAProcess(t *testing.T) {
 			if e.stdout() != "out" || e.stderr() != "err" {
 				t.Errorf("heard %q and %q", e.stdout(), e.stderr())
 			}
-			close(heard)
 			var got []string
 			for h := range heard {
 				got = append(got, h)
@@ -408,14 +410,74 @@ func TestAProcessMaySpeakText(t *testing.T) {
 	}}
 	for _, asked := range []bool{false, true} {
 		ch := newTestChannel(t, "")
-		var told []string
-		ch.bytes = func(p data.Piece) { told = append(told, fmt.Sprintf("%q %v", p.Bytes, p.Text)) }
+		var pieces []data.Piece
+		ch.bytes = func(p data.Piece) { pieces = appendOutput(pieces, p) }
 		open := execOf(shellTarget())
 		open.Text = asked
 		o := Run(t.Context(), s.reach(t, "tcp"), open, ch, WithDefaults(Options{}))
-		want := []string{fmt.Sprintf("%q %v", "grüß", asked), fmt.Sprintf("%q false", "\xff\xfe"), fmt.Sprintf("%q %v", "dich", asked)}
-		if o.Err != nil || !reflect.DeepEqual(told, want) {
-			t.Errorf("asked for text: %v, told %q, want %q (%v)", asked, told, want, o.Err)
+		const out, errs = sluicev1.Stream_STREAM_STDOUT, sluicev1.Stream_STREAM_STDERR
+		want := []data.Piece{{Bytes: []byte("grüß\xff\xfe"), Stream: out}, {Bytes: []byte("dich"), Stream: errs}}
+		if asked {
+			want = []data.Piece{
+				{Bytes: []byte("grüß"), Stream: out, Text: true}, {Bytes: []byte("\xff\xfe"), Stream: out}, {Bytes: []byte("dich"), Stream: errs, Text: true},
+			}
+		}
+		if o.Err != nil || !reflect.DeepEqual(pieces, want) {
+			t.Errorf("asked for text: %v, told %v, want %v (%v)", asked, pieces, want, o.Err)
 		}
 	}
+}
+
+// appendOutput appends a piece to those that came before it, as part of the last one if nothing but how it was read tells them apart.
+func appendOutput(pieces []data.Piece, p data.Piece) []data.Piece {
+	b := bytes.Clone(p.Bytes)
+	for _, rest := range p.Rest {
+		b = append(b, rest...)
+	}
+	if n := len(pieces); n > 0 && pieces[n-1].Stream == p.Stream && pieces[n-1].Text == p.Text {
+		pieces[n-1].Bytes = append(pieces[n-1].Bytes, b...)
+		return pieces
+	}
+	return append(pieces, data.Piece{Bytes: b, Stream: p.Stream, Text: p.Text})
+}
+
+// TestOutputIsJoined into as few pieces as it fits into, and nothing of it is lost, moved, or told to be of another stream.
+func TestOutputIsJoined(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		most := rapid.IntRange(1, 100).Draw(t, "most")
+		var said []data.Piece
+		for i := range rapid.IntRange(0, 40).Draw(t, "messages") {
+			said = append(said, data.Piece{
+				Bytes:  bytes.Repeat([]byte{byte(i)}, rapid.IntRange(1, most).Draw(t, "length")),
+				Stream: sluicev1.Stream(rapid.IntRange(2, 3).Draw(t, "stream")), Text: rapid.Bool().Draw(t, "text"),
+			})
+		}
+		out := &output{}
+		for range 2 { // it is used again
+			for _, p := range said {
+				out.add(p, most)
+			}
+			var got, want []data.Piece
+			for i := range out.pieces {
+				p := &out.pieces[i]
+				if p.Len() > most {
+					t.Fatalf("a piece of %d bytes, at most %d are allowed", p.Len(), most)
+				}
+				if i+1 < len(out.pieces) {
+					next := out.pieces[i+1]
+					if p.Stream == next.Stream && p.Text == next.Text && p.Len()+len(next.Bytes) <= most {
+						t.Fatalf("pieces of %d and %d bytes are two, of at most %d", p.Len(), len(next.Bytes), most)
+					}
+				}
+				got = appendOutput(got, *p)
+			}
+			for _, p := range said {
+				want = appendOutput(want, p)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("got %v, want %v", got, want)
+			}
+			out.reset()
+		}
+	})
 }

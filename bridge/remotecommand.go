@@ -78,7 +78,8 @@ func (d *demux) add(f websocket.Fragment) (p data.Piece, err error) {
 // ended reports whether the status has come. It is a stream like the others, so it may come in several messages.
 func (d *demux) ended() bool { return !d.known && len(d.status) > 0 && json.Valid(d.status) }
 
-// outcome reads how a process has ended off its status. One that exits says how; otherwise success is that its output has ended.
+// outcome reads how a process has ended off its status, which is that of an upstream that was read to its end. One that exits says how; otherwise success is
+// that its output has ended.
 func outcome(clusterName string, said []byte, exits bool) Outcome {
 	var s metav1.Status
 	if err := json.Unmarshal(said, &s); err != nil {
@@ -94,7 +95,7 @@ func outcome(clusterName string, said []byte, exits bool) Outcome {
 	case s.Reason == remotecommand.NonZeroExitCodeReason:
 		return exited(&s)
 	}
-	return Outcome{Err: failed(clusterName, &s)}
+	return Outcome{Err: failed(clusterName, &s), Whole: true}
 }
 
 // exited is how a process that has not exited with 0 did.

@@ -22,7 +22,7 @@ import (
 
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -234,7 +234,7 @@ func TestARefusedWatchEndsAlone(t *testing.T) {
 func TestRenewedTokenGoesOn(t *testing.T) {
 	r := rig.New(t, rig.Options{})
 	short := func(context.Context) (string, error) {
-		return r.Token("alice", func(c *issuer.Claims) { c.Expiry = time.Now().Add(2 * time.Second) }), nil
+		return r.Token("alice", func(c *issuer.Claims) { c.Expiry = time.Now().Add(4 * time.Second) }), nil
 	}
 	p := newPhases()
 	w := r.Client("alice", func(c *client.Config) { c.Token, c.OnState = short, p.tell }).Watch(pods())

@@ -108,15 +108,15 @@ func (ses *session) opened(c *mux.Channel, o *sluicev1.Open) *channel {
 
 // over ends the channel, of which nothing runs any more. watchEnd waits for it.
 func (r *channel) over(o bridge.Outcome) {
-	ses, err := r.session, o.Err
+	ses, err, whole := r.session, o.Err, o.Whole
 	defer ses.channels.Done()
 	defer ses.server.channels.Add(-1)
 	if _, bug := errors.AsType[*bridge.PanicError](err); !bug && r.Context().Err() != nil {
-		err = context.Cause(r.Context()) // why the channel ended says more than what the end did to the upstream
+		err, whole = context.Cause(r.Context()), false // why the channel ended says more than what the end did to the upstream
 	}
 	e := ses.explain(r.ID(), err)
 	r.span.done(e.OrNil())
-	r.Finish(e, o.Exit, e != nil)
+	r.Finish(e, o.Exit, e != nil && !whole)
 	r.closed(e, o.Exit)
 }
 

@@ -37,7 +37,10 @@ func (s *Server) stop() {
 	if s.web != nil { // first: grpc-go would cut its calls off, whose status is still on its way
 		s.web.stop(webStopWithin)
 	}
-	graceful := time.AfterFunc(stopWithin, s.grpc.Stop)
+	graceful := time.AfterFunc(stopWithin, func() {
+		s.log.Warn("calls had not ended and are cut off", "after", stopWithin.String())
+		s.grpc.Stop()
+	})
 	s.grpc.GracefulStop()
 	graceful.Stop()
 	s.running.Wait()

@@ -60,7 +60,7 @@ func TestHealthAndReflectionArePublic(t *testing.T) {
 
 // A drain tells the clients, refuses what is new, and ends what is left at its deadline.
 func TestDrain(t *testing.T) {
-	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 3 * time.Second }})
+	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 10 * time.Second }})
 	full, plain := connect(t, r, "alice"), connect(t, r, "alice")
 	w := full.hello(nil)
 	plain.send(openFrame(1, 0, watching()))

@@ -150,10 +150,14 @@ func TestUnknownAndLaterMethodsAreUnimplemented(t *testing.T) {
 	}
 }
 
-// A session ends within a second of its credential, with a status that says so, by every door.
+// soon is when a credential ends whose end a test waits for: in whole seconds, and late enough for what the test does before.
+func soon() time.Time { return time.Now().Add(8 * time.Second).Truncate(time.Second) }
+
+// A session ends with its credential, with a status that says so, by every door. That it does so at that moment and no later, a clock that is not
+// the machine's tells: [TestASessionLivesAsLongAsItsCredential].
 func TestSessionsEndWithTheirCredential(t *testing.T) {
 	r := rig.New(t, rig.Options{})
-	expiry := time.Now().Add(2 * time.Second).Truncate(time.Second).Add(time.Second)
+	expiry := soon()
 	token := r.Token("alice", func(c *issuer.Claims) { c.Expiry = expiry })
 	plain, full := connectWith(t, r, "Bearer "+token), connectWith(t, r, "Bearer "+token)
 	plain.send(openFrame(1, 0, watching()))
@@ -178,8 +182,8 @@ func TestSessionsEndWithTheirCredential(t *testing.T) {
 			t.Errorf("%s ended with %v", door, err)
 		}
 	}
-	if late := time.Since(expiry); late < 0 || late > time.Second {
-		t.Errorf("the sessions ended %v after the credential", late)
+	if early := time.Until(expiry); early > 0 {
+		t.Errorf("the sessions ended %v before the credential", early)
 	}
 	if err := r.Kube.Await(within(t), func(c kubetest.Counts) bool { return c.Live == 0 }); err != nil {
 		t.Error("upstreams live on: ", err)

@@ -45,12 +45,14 @@ func TestAStaleCopyChangesNothing(t *testing.T) {
 	stale := &sluicev1.Resume{Session: w.GetSession(), Secret: w.GetSecret(), LastLink: 0}
 	c.send(openFrame(1, 1, watching()))
 	c.until(listed(1))
-	copied := connectWith(t, r, "Bearer "+r.Token("alice", func(cl *issuer.Claims) { cl.Expiry = time.Now().Add(2 * time.Second) }))
+	expiry := soon()
+	copied := connectWith(t, r, "Bearer "+r.Token("alice", func(cl *issuer.Claims) { cl.Expiry = expiry }))
 	copied.send(&sluicev1.ClientFrame{Frame: &sluicev1.ClientFrame_Hello{Hello: &sluicev1.Hello{Protocol: 1, Resume: stale}}})
 	if err := copied.end(); err == nil || err.Code != codes.Aborted || err.Reason != sluicev1.Reason_REASON_SUPERSEDED {
 		t.Fatalf("the copy ended with %v", err)
 	}
-	time.AfterFunc(3*time.Second, func() { r.Kube.EndWatches() }) // after the copy's token has expired
+	<-time.After(time.Until(expiry.Add(time.Second)))
+	r.Kube.EndWatches()
 	if err := r.Kube.Await(within(t), func(n kubetest.Counts) bool { return n.Watches == 2 && n.Live == 1 }); err != nil {
 		t.Fatal("the session ended with the copy's token: ", err)
 	}

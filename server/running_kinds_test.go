@@ -70,13 +70,14 @@ func audit(t *testing.T, r *rig.Rig) map[string][]line {
 // of a process not even what it was told to do.
 func TestEveryKindIsAuditedAndCounted(t *testing.T) {
 	r := rig.New(t, rig.Options{})
-	runPod(t, r, "p", kubetest.Script("while read line; do echo \"> $line\"; done"))
 	const secret = "xyzzy"
 	ended := 0
-	for kind, o := range targets("p") {
+	for kind := range targets("") {
 		ended++
+		runPod(t, r, kind, kubetest.Script("while read line; do echo \"> $line\"; done")) // its own: what one kind makes a pod say, another reads in its log
+		o := targets(kind)[kind]
 		if kind == "exec" {
-			o = executing("p", "cat; : "+secret)
+			o = executing(kind, "cat; : "+secret)
 		}
 		c := connect(t, r, "alice")
 		c.hello(nil)
@@ -86,7 +87,7 @@ func TestEveryKindIsAuditedAndCounted(t *testing.T) {
 		switch kind {
 		case "logs":
 			in, out = 0, 3+len(secret)
-			if err := r.Kube.WriteLog("default", "p", "main", "it "+secret[1:]+"\n"); err != nil {
+			if err := r.Kube.WriteLog("default", kind, "main", "it "+secret[1:]+"\n"); err != nil {
 				t.Fatal(err)
 			}
 		default:
@@ -112,7 +113,7 @@ func TestEveryKindIsAuditedAndCounted(t *testing.T) {
 		lines := audit(t, r)
 		opened, closed := last(lines["channel opened"]), last(lines["channel closed"])
 		for _, l := range []line{opened, closed} {
-			if l.Kind != kind || l.Principal.Username != "alice" || l.Cluster != rig.Cluster || l.Target.Namespace != "default" || l.Target.Pod != "p" {
+			if l.Kind != kind || l.Principal.Username != "alice" || l.Cluster != rig.Cluster || l.Target.Namespace != "default" || l.Target.Pod != kind {
 				t.Errorf("%s: a line of the audit is %+v", kind, l)
 			}
 			if forward := kind == "port-forward"; (l.Target.Port == 80) != forward || (l.Target.Container == "main") == forward {
@@ -132,7 +133,7 @@ func TestEveryKindIsAuditedAndCounted(t *testing.T) {
 		}
 	}
 	c := connect(t, r, "alice")
-	p := c.run(executing("p", "exit 3"))
+	p := c.run(executing("exec", "exit 3"))
 	p.until(func() bool { return p.closed != nil })
 	c.cancel()
 	if !eventually(t, func() bool { return len(audit(t, r)["channel closed"]) == ended+1 }) {

@@ -104,7 +104,7 @@ func TestADetachedProcessMakesRoom(t *testing.T) {
 func TestAProcessEndsWithItsCredential(t *testing.T) {
 	r := rig.New(t, rig.Options{})
 	runPod(t, r, "p", nil)
-	expiry := time.Now().Add(2 * time.Second).Truncate(time.Second).Add(time.Second)
+	expiry := soon()
 	token := r.Token("alice", func(c *issuer.Claims) { c.Expiry = expiry })
 	c := connectWith(t, r, "Bearer "+token)
 	c.hello(nil)
@@ -114,8 +114,8 @@ func TestAProcessEndsWithItsCredential(t *testing.T) {
 	if e := status.FromProto(p.goodbye.GetStatus()); e == nil || e.Reason != sluicev1.Reason_REASON_EXPIRED || p.closed != nil {
 		t.Errorf("Goodbye says %v, after %v", p.goodbye, p.closed)
 	}
-	if late := time.Since(expiry); late < 0 || late > time.Second {
-		t.Errorf("the session ended %v after the credential", late)
+	if early := time.Until(expiry); early > 0 {
+		t.Errorf("the session ended %v before the credential", early)
 	}
 	streams(t, r, 0)
 	auditSays(t, r, "EXPIRED")
@@ -124,7 +124,7 @@ func TestAProcessEndsWithItsCredential(t *testing.T) {
 // A replica that is going away leaves what runs alone until its deadline: new sessions are refused, the link may come again, the shell answers. Then
 // the session ends, and nobody is told that the process did.
 func TestAShellLivesUntilTheDrainsDeadline(t *testing.T) {
-	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 4 * time.Second }})
+	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 10 * time.Second }})
 	runPod(t, r, "p", nil)
 	c := connect(t, r, "alice")
 	w := c.hello(nil)

@@ -102,7 +102,7 @@ func (s *Server) wait() (err error) {
 	return nil
 }
 
-// endWait ends what wait has made. No channel is left.
+// endWait ends what wait has made, the watches before the loops that wait for them. No channel is left.
 func (s *Server) endWait() {
 	s.bridge.Pods.Close()
 	if s.loops != nil {

@@ -128,7 +128,7 @@ func begin(t *testing.T, conn net.Conn, r *rig.Rig) {
 
 // The web port drains with the rest: what is told to the other ports' clients is told here, and then everything ends.
 func TestTheWebDrains(t *testing.T) {
-	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 2 * time.Second }})
+	r := rig.New(t, rig.Options{Change: func(c *server.Config) { c.DrainTimeout = 10 * time.Second }})
 	p := openPage(t, r, "alice")
 	s := speeches[0]
 	watch := watchWeb(t, p, s)

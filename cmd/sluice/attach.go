@@ -41,6 +41,6 @@ func (f *processFlags) attachRequest(p *podTarget, j joint) client.AttachRequest
 		Target: &sluicev1.AttachTarget{
 			Namespace: p.access.Namespace, Pod: p.name, Container: j.container, Tty: j.tty,
 		},
-		OnDetachExpiry: sluicev1.DetachPolicy(f.onExpiry), Streams: j.streams, OnOpened: j.onOpened, OnState: p.n.upstream,
+		OnDetachExpiry: sluicev1.DetachPolicy(f.onExpiry), Streams: j.streams, OnOpened: j.onOpened, OnState: (&upstreamNotices{n: p.n, what: "the process"}).state,
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,13 @@ const (
 // asking completes words with what a gateway answers. Whatever goes wrong, or takes too long, completes nothing and says nothing: it would be
 // written into the line that is being typed.
 func (f *accessFlags) asking(ask func(context.Context, *client.Client, access, []string) ([]cobra.Completion, error)) cobra.CompletionFunc {
+	return f.askingWith(func(ctx context.Context, c *client.Client, a access, args []string, _ string) ([]cobra.Completion, error) {
+		return ask(ctx, c, a, args)
+	})
+}
+
+// askingWith is asking, of a gateway that is also told how the word begins.
+func (f *accessFlags) askingWith(ask func(context.Context, *client.Client, access, []string, string) ([]cobra.Completion, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		a, err := f.resolve(cmd)
 		if err != nil {
@@ -35,7 +43,7 @@ func (f *accessFlags) asking(ask func(context.Context, *client.Client, access, [
 		defer c.Close()
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 		defer cancel()
-		words, err := ask(ctx, c, a, args)
+		words, err := ask(ctx, c, a, args, begun)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -118,17 +126,47 @@ func nameWords(ctx context.Context, c *client.Client, a access, t *sluicev1.Watc
 // errEnough ends a list that is long enough.
 var errEnough = errors.New("enough")
 
-// podWords are the names of the pods, where the first argument is one.
-func podWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
+// podWords are the names of the pods, where the first argument is one, and after TYPE/ the names of its objects.
+func podWords(ctx context.Context, c *client.Client, a access, args []string, begun string) ([]cobra.Completion, error) {
 	if len(args) > 0 {
 		return nil, nil
 	}
-	return nameWords(ctx, c, a, &sluicev1.WatchTarget{Version: "v1", Resource: "pods", Namespace: a.podNamespace()})
+	kind, _, slash := strings.Cut(begun, "/")
+	if !slash {
+		return nameWords(ctx, c, a, &sluicev1.WatchTarget{Version: "v1", Resource: "pods", Namespace: a.podNamespace()})
+	}
+	served, err := c.Resources(ctx, a.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseWanted(kind).find(served)
+	if err != nil {
+		return nil, err
+	}
+	words, err := nameWords(ctx, c, a, &sluicev1.WatchTarget{
+		Group: r.GetGroup(), Version: r.GetVersion(), Resource: r.GetResource(), Namespace: a.podNamespace(),
+	})
+	for i := range words {
+		words[i] = kind + "/" + words[i]
+	}
+	return words, err
+}
+
+// logWords are those of a pod, and after it its containers.
+func logWords(ctx context.Context, c *client.Client, a access, args []string, begun string) ([]cobra.Completion, error) {
+	if len(args) == 1 {
+		return containerWords(ctx, c, a, args)
+	}
+	return podWords(ctx, c, a, args, begun)
 }
 
 // containerWords are the containers of the pod that the first argument names, or of all pods before there is one.
 func containerWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
-	return wordsOfPods(ctx, c, a, args, func(o podObject) (words []cobra.Completion) {
+	p, t, err := targetOfWords(ctx, c, a, args)
+	if err != nil {
+		return nil, err
+	}
+	return p.words(ctx, t, func(o podObject) (words []cobra.Completion) {
 		for _, one := range o.Spec.Containers {
 			words = append(words, word(one.Name, o.Metadata.Name))
 		}
@@ -139,16 +177,29 @@ func containerWords(ctx context.Context, c *client.Client, a access, args []stri
 	})
 }
 
-// forwardWords are the names of pods, and after one of them its ports.
-func forwardWords(ctx context.Context, c *client.Client, a access, args []string) ([]cobra.Completion, error) {
+// forwardWords are the names of pods, and after one of them its ports; after a service those of the service.
+func forwardWords(ctx context.Context, c *client.Client, a access, args []string, begun string) ([]cobra.Completion, error) {
 	if len(args) == 0 {
-		return podWords(ctx, c, a, args)
+		return podWords(ctx, c, a, args, begun)
 	}
-	return wordsOfPods(ctx, c, a, args, func(o podObject) (words []cobra.Completion) {
+	p, t, err := targetOfWords(ctx, c, a, args)
+	if err != nil {
+		return nil, err
+	}
+	if p.service != nil {
+		var words []cobra.Completion
+		for _, one := range p.service.Spec.Ports {
+			if isTCP(one.Protocol) {
+				words = append(words, word(strconv.Itoa(int(one.Port)), one.Name))
+			}
+		}
+		return words, nil
+	}
+	return p.words(ctx, t, func(o podObject) (words []cobra.Completion) {
 		for _, one := range o.Spec.Containers {
-			for _, p := range one.Ports {
-				if p.Protocol == "" || p.Protocol == "TCP" {
-					words = append(words, word(strconv.Itoa(p.ContainerPort), strings.TrimSpace(one.Name+" "+p.Name)))
+			for _, port := range one.Ports {
+				if isTCP(port.Protocol) {
+					words = append(words, word(strconv.Itoa(int(port.ContainerPort)), strings.TrimSpace(one.Name+" "+port.Name)))
 				}
 			}
 		}
@@ -156,14 +207,26 @@ func forwardWords(ctx context.Context, c *client.Client, a access, args []string
 	})
 }
 
-// wordsOfPods are words of the pod that the first argument names, or of all pods before there is one.
-func wordsOfPods(ctx context.Context, c *client.Client, a access, args []string, of func(podObject) []cobra.Completion) ([]cobra.Completion, error) {
+// targetOfWords are the pods that the first argument names, or all before there is one.
+func targetOfWords(ctx context.Context, c *client.Client, a access, args []string) (*podTarget, *sluicev1.WatchTarget, error) {
 	a.Namespace = a.podNamespace()
-	p := &podTarget{access: a, client: c}
+	p := &podTarget{access: a, client: c, n: newNotices(io.Discard)}
 	t := &sluicev1.WatchTarget{}
-	if len(args) > 0 {
-		t.Name = strings.TrimPrefix(strings.TrimPrefix(args[0], "pods/"), "pod/")
+	switch {
+	case len(args) == 0:
+	case strings.Contains(args[0], "/"):
+		var err error
+		if t.Name, t.LabelSelector, err = p.read(ctx, args[0]); err != nil {
+			return nil, nil, err
+		}
+	default:
+		t.Name = args[0]
 	}
+	return p, t, nil
+}
+
+// words are words of the pods that a target names, each once.
+func (p *podTarget) words(ctx context.Context, t *sluicev1.WatchTarget, of func(podObject) []cobra.Completion) ([]cobra.Completion, error) {
 	all, err := p.pods(ctx, t)
 	var words []cobra.Completion
 	for _, o := range all {

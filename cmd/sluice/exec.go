@@ -25,7 +25,8 @@ its annotation kubectl.kubernetes.io/default-container names, or its first.`,
 		Example: `  sluice exec -it shell -- sh                     # a shell
   sluice exec shell -- sh -c 'echo "$0 of $1"' one two   # what is after -- is not looked at
   seq 100 | sluice exec -i shell -- wc -l         # the end of the input is passed on too
-  sluice exec shell -c main -- true && echo fine  # the exit code is the command's`,
+  sluice exec shell -c main -- true && echo fine  # the exit code is the command's
+  sluice exec -n kube-system deploy/coredns -- env   # in one of the pods of a deployment`,
 		Args: execArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := f.named(cmd, args[0])
@@ -46,7 +47,7 @@ func (f *processFlags) execRequest(p *podTarget, command []string, j joint) clie
 		Target: &sluicev1.ExecTarget{
 			Namespace: p.access.Namespace, Pod: p.name, Container: j.container, Command: command, Tty: j.tty,
 		},
-		OnDetachExpiry: sluicev1.DetachPolicy(f.onExpiry), Streams: j.streams, OnOpened: j.onOpened, OnState: p.n.upstream,
+		OnDetachExpiry: sluicev1.DetachPolicy(f.onExpiry), Streams: j.streams, OnOpened: j.onOpened, OnState: (&upstreamNotices{n: p.n, what: "the process"}).state,
 	}
 }
 

@@ -101,6 +101,26 @@ func gatewayOf(t *testing.T, file, dir, name string) (*command, ready) {
 	return c, awaitReady(t, c, readyFile)
 }
 
+// throughGateway is the environment of commands that reach k through a gateway, and the relay before that.
+func (k *kube) throughGateway(t *testing.T) (*rig.Relay, environment) {
+	t.Helper()
+	file, dir := k.configuration(t)
+	_, r := gatewayOf(t, file, dir, "only")
+	relay := rig.NewRelay(t, r.GRPCAddr)
+	return relay, isolated(t).with("SLUICE_SERVER", relay.Addr(), "SLUICE_CA_FILE", filepath.Join(dir, "ca.crt"), "SLUICE_CLUSTER", "own",
+		"SLUICE_TOKEN", k.token(t, "alice", "sluice", "kubernetes"))
+}
+
+// runPods runs pods until the test ends.
+func (k *kube) runPods(t *testing.T, pods ...kubetest.Pod) {
+	t.Helper()
+	for _, p := range pods {
+		if err := k.RunPod(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAFollowedLogGoesOnThroughARestartOfTheGateway(t *testing.T) {
 	k := startKube(t)
 	if err := k.RunPod(kubetest.Pod{Name: "counter", Containers: []kubetest.Container{{Run: kubetest.Script(counting)}}}); err != nil {
@@ -184,10 +204,7 @@ func TestWhatALogMissesIsToldAndItsExitCodeIsAnother(t *testing.T) {
 func TestALogSaysThatItsContainerWasStartedAnew(t *testing.T) {
 	k := startKube(t)
 	write := written(t, k)
-	file, dir := k.configuration(t)
-	_, r := gatewayOf(t, file, dir, "only")
-	env := isolated(t).with("SLUICE_SERVER", r.GRPCAddr, "SLUICE_CA_FILE", filepath.Join(dir, "ca.crt"), "SLUICE_CLUSTER", "own",
-		"SLUICE_TOKEN", k.token(t, "alice", "sluice", "kubernetes"))
+	_, env := k.throughGateway(t)
 	write("one")
 	c := begin(t, env, "logs", "-f", "written")
 	c.stdout.await(t, "what there is", func(s string) bool { return s == "one\n" })
@@ -197,4 +214,22 @@ func TestALogSaysThatItsContainerWasStartedAnew(t *testing.T) {
 	c.stderr.await(t, "the restart", func(s string) bool { return strings.Contains(s, "the container was started anew") })
 	write("two")
 	c.stdout.await(t, "the new log", func(s string) bool { return s == "one\ntwo\n" })
+}
+
+func TestALogThatWaitsForItsContainerSaysSo(t *testing.T) {
+	k := startKube(t)
+	if err := k.RunPod(kubetest.Pod{Name: "written", Containers: []kubetest.Container{{}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, env := k.throughGateway(t)
+	k.writes(t, "written", "one")
+	c := begin(t, env, "logs", "-f", "written")
+	c.stdout.await(t, "what there is", func(s string) bool { return s == "one\n" })
+	if err := k.KillContainer("default", "written", "main"); err != nil { // it runs again a second later
+		t.Fatal(err)
+	}
+	c.stderr.await(t, "the new container", func(s string) bool { return strings.Contains(s, "the container was started anew") })
+	if errs := c.stderr.String(); strings.Contains(errs, "API server") {
+		t.Errorf("the API server was there all the time:\n%s", errs)
+	}
 }

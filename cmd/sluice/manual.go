@@ -107,17 +107,18 @@ var manuals = map[string]manual{
 	},
 	"sluice logs": {
 		groups: []flagGroup{
-			{"Whose log", []string{"cluster", "namespace", "container", "previous"}},
-			{"Which lines", []string{"follow", "since", "since-time", "tail", "timestamps"}},
+			{"Whose logs", []string{"cluster", "namespace", "selector", "all-pods", "container", "all-containers", "previous"}},
+			{"Which lines", []string{"follow", "since", "since-time", "tail"}},
+			{"How they are printed", []string{"timestamps", "prefix", "max-log-requests"}},
 			gatewayFlags,
 		},
 		environment: podEnvironment,
 		files:       gatewayFiles,
 		exits: []entry{
-			{"0", "the log was printed whole"},
-			{"1", "the gateway or a cluster refused it, cannot be reached, or failed"},
+			{"0", "the logs were printed whole"},
+			{"1", "the gateway or a cluster refused a log, cannot be reached, or failed; the other logs were printed"},
 			{"2", "the command line or a setting is wrong"},
-			{"3", "the log has ended, but lines of it were missed; the standard error says why"},
+			{"3", "the logs have ended, but lines were missed; the standard error says which, and why"},
 			{"130", "Ctrl-C has ended it"},
 		},
 		see: []string{"sluice(1)", "sluice-watch(1)", "sluice-attach(1)"},

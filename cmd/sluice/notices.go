@@ -88,8 +88,11 @@ func (n *notices) waitingForLink(server string) *time.Timer {
 func (n *notices) session(s client.State) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.pinned && s.Session != n.ses {
-		return
+	switch {
+	case n.pinned && s.Session != n.ses:
+		return // of other commands' interest, if there were any
+	case !n.pinned && s.Former:
+		return // another session has taken over: what becomes of this one is told by who is still in it
 	}
 	switch s.Phase {
 	case client.Waiting:
@@ -125,22 +128,36 @@ func howAgain(resumed bool) string {
 	return "in a new session"
 }
 
-// upstream tells what becomes of a channel's upstream.
-func (n *notices) upstream(s *sluicev1.ChannelState) {
+// upstreamNotices tell what becomes of a channel's upstream. One goroutine calls them.
+type upstreamNotices struct {
+	n         *notices
+	what      string // is followed, such as "the log"
+	container string // whose log it is, such as "the container"
+	once      bool   // an interruption is told once, not each attempt to end it
+
+	interrupted bool
+}
+
+// state tells a state; nothing while all is well.
+func (u *upstreamNotices) state(s *sluicev1.ChannelState) {
+	cause := brief(status.FromProto(s.GetStatus()))
 	switch s.GetKind() {
-	case sluicev1.ChannelState_KIND_RECONNECTING:
-		n.sayf("the cluster's API server is lost (%s); attempt %d in %s", brief(status.FromProto(s.GetStatus())), s.GetAttempt(),
-			s.GetNextTry().AsDuration().Round(10*time.Millisecond))
+	case sluicev1.ChannelState_KIND_RECONNECTING: // the API server may be lost, or a node, or a container has ended that will be started again
+		if !u.interrupted || !u.once {
+			u.n.sayf("%s is interrupted (%s); attempt %d in %s", u.what, cause, s.GetAttempt(), s.GetNextTry().AsDuration().Round(10*time.Millisecond))
+		}
+		u.interrupted = true
 	case sluicev1.ChannelState_KIND_CONNECTED:
-		n.sayf("the cluster's API server is back")
+		u.interrupted = false
+		u.n.sayf("%s goes on", u.what)
 	case sluicev1.ChannelState_KIND_RESYNC_BEGIN:
-		n.sayf("resync: changes were missed; the complete list follows, what it lacks is gone")
+		u.n.sayf("resync: changes were missed; the complete list follows, what it lacks is gone")
 	case sluicev1.ChannelState_KIND_RESYNC_END:
-		n.sayf("resync: the list is complete")
+		u.n.sayf("resync: the list is complete")
 	case sluicev1.ChannelState_KIND_GAP:
-		n.sayf("something was missed (%s)", brief(status.FromProto(s.GetStatus())))
+		u.n.sayf("lines of %s were missed: %s", u.what, cause)
 	case sluicev1.ChannelState_KIND_RESTARTED:
-		n.sayf("the container was started anew; what follows is its new log")
+		u.n.sayf("%s was started anew; what follows is its new log", u.container)
 	case sluicev1.ChannelState_KIND_UNSPECIFIED:
 	}
 }

@@ -24,7 +24,7 @@ func newPodFlags(cmd *cobra.Command, sys system) *podFlags {
 	f := &podFlags{sys: sys, access: newAccessFlags(cmd, sys)}
 	f.access.withCluster(cmd)
 	f.access.withPodNamespace(cmd)
-	cmd.ValidArgsFunction = f.access.asking(podWords)
+	cmd.ValidArgsFunction = f.access.askingWith(podWords)
 	return f
 }
 
@@ -40,10 +40,13 @@ type podTarget struct {
 	client *client.Client
 	n      *notices
 	name   string
+
+	of      string         // the TYPE/NAME that has selected the pod; empty if somebody has named it
+	service *serviceObject // that TYPE/NAME is; nil if it is no service
 }
 
-// named dials the gateway and finds the pod that a person means by text: POD, or TYPE/NAME. The caller closes its client.
-func (f *podFlags) named(cmd *cobra.Command, text string) (*podTarget, error) {
+// reach dials the gateway. The caller closes its client.
+func (f *podFlags) reach(cmd *cobra.Command) (*podTarget, error) {
 	a, err := f.access.resolve(cmd)
 	if err != nil {
 		return nil, err
@@ -51,6 +54,15 @@ func (f *podFlags) named(cmd *cobra.Command, text string) (*podTarget, error) {
 	a.Namespace = a.podNamespace()
 	p := &podTarget{access: a, n: newNotices(f.sys.stderr)}
 	if p.client, err = a.dial(p.n.session); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// named dials the gateway and finds the pod that a person means by text: POD, or TYPE/NAME. The caller closes its client.
+func (f *podFlags) named(cmd *cobra.Command, text string) (*podTarget, error) {
+	p, err := f.reach(cmd)
+	if err != nil {
 		return nil, err
 	}
 	if p.name, err = p.find(cmd.Context(), text); err != nil {
@@ -91,14 +103,21 @@ func badRequest(err error) bool {
 // advised adds to a refusal of the API server what to do about it: which permission is missing, or where to see the pods that there are.
 func (p *podTarget) advised(err error, permission string) error {
 	e, ok := errors.AsType[*status.Error](err)
+	_, known := errors.AsType[hinted](err)
 	switch {
-	case !ok || e.Reason != sluicev1.Reason_REASON_UPSTREAM_REFUSED:
+	case known || !ok || e.Reason != sluicev1.Reason_REASON_UPSTREAM_REFUSED:
 	case e.Code == codes.PermissionDenied:
 		return hinted{err, fmt.Sprintf("the cluster's API server said so; ask for the permission to %s in namespace %s", permission, p.access.Namespace)}
 	case e.Code == codes.NotFound:
 		return hinted{err, fmt.Sprintf("`sluice watch pods -n %s` shows those there are", p.access.Namespace)}
 	}
 	return err
+}
+
+// gone reports whether a pod, or a container, is there no more.
+func gone(err error) bool {
+	e, ok := errors.AsType[*status.Error](err)
+	return ok && (e.Reason == sluicev1.Reason_REASON_TARGET_GONE || e.Reason == sluicev1.Reason_REASON_UPSTREAM_REFUSED && e.Code == codes.NotFound)
 }
 
 // forbidden reports whether the API server refused for want of permission.

@@ -81,21 +81,6 @@ func TestADefaultContainerIsTheAnnotatedOneOrTheFirst(t *testing.T) {
 	}
 }
 
-func TestPortsAreReadAsPeopleWriteThem(t *testing.T) {
-	for text, want := range map[string]ports{
-		"80": {80, 80}, "8080:80": {8080, 80}, ":80": {0, 80}, "0:80": {0, 80}, "65535:1": {65535, 1},
-	} {
-		if got, err := parsePorts(text); err != nil || got != want {
-			t.Errorf("%q: %+v, %v", text, got, err)
-		}
-	}
-	for _, text := range []string{"", ":", "80:", "8080:0", "65536", "-1:80", "http", "8080:http", "1:2:3", " 80", "+80"} {
-		if got, err := parsePorts(text); err == nil {
-			t.Errorf("%q was read as %+v", text, got)
-		}
-	}
-}
-
 func TestNoFailureOfAProcessBecomesSuccess(t *testing.T) {
 	for code, want := range map[int]exitError{1: 1, 130: 130, 255: 255, 256: 255, -1: 255, 512: 255, 0: 255} {
 		if got := exitStatus(code); got != want {
@@ -119,12 +104,20 @@ func TestCommandLinesThatMakeNoSenseAreRefusedWithTheOneThatDoes(t *testing.T) {
 		{"two pods", []string{"exec", "web", "shop", "--", "ls"}, `such as "shop"`},
 		{"a policy that is none", []string{"exec", "web", "--on-detach-expiry", "kill", "--", "ls"}, "one of hang-up, leave"},
 		{"no pod to attach to", []string{"attach"}, "POD is missing"},
-		{"no pod whose log", []string{"logs"}, "POD is missing"},
+		{"no pod whose log", []string{"logs"}, "POD is missing, or a selector: -l app=web"},
+		{"a pod and a selector", []string{"logs", "web", "-l", "app=web"}, `-l and "web" contradict each other`},
+		{"a selector that selects all", []string{"logs", "-l", ""}, "-l needs a selector"},
+		{"all pods of a pod", []string{"logs", "web", "--all-pods"}, "--all-pods goes with TYPE/NAME"},
+		{"all pods and a selector", []string{"logs", "--all-pods", "-l", "app=web"}, "contradict"},
+		{"one container and all", []string{"logs", "web", "-c", "main", "--all-containers"}, "contradict"},
+		{"two containers", []string{"logs", "web", "main", "-c", "side"}, `name the container once: "main"`},
+		{"too many words", []string{"logs", "web", "main", "side"}, `such as "side"`},
+		{"no log at once", []string{"logs", "-f", "-l", "app=web", "--max-log-requests", "0"}, "--max-log-requests 0"},
 		{"two beginnings", []string{"logs", "web", "--since", "1h", "--since-time", "2026-01-02T15:04:05Z"}, "contradict"},
 		{"a time to come", []string{"logs", "web", "--since", "-1h"}, "no time that has passed"},
 		{"a time that is none", []string{"logs", "web", "--since-time", "yesterday"}, "2026-01-02T15:04:05Z"},
 		{"no port", []string{"port-forward", "web"}, "sluice port-forward POD 8080:80"},
-		{"a port that is none", []string{"port-forward", "web", "http"}, "two port numbers"},
+		{"a port that is none", []string{"port-forward", "web", "8080:"}, "such as 8080:80 or 8080:http"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if out, errs, code := sluice(t, env, tc.args...); code != exitUsage || out != "" || !strings.Contains(errs, tc.want) {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sluice-gateway/sluice/client"
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
@@ -16,24 +14,41 @@ import (
 // find is the name of the pod that a person means: POD is that name, TYPE/NAME one of the pods that an object selects. A name alone is not
 // looked up: the API server says soon enough if there is no such pod.
 func (p *podTarget) find(ctx context.Context, text string) (string, error) {
-	kind, name, slash := strings.Cut(text, "/")
-	if !slash {
+	if !strings.Contains(text, "/") {
 		return text, nil
+	}
+	name, selector, err := p.read(ctx, text)
+	if err != nil || selector == "" {
+		return name, err
+	}
+	return p.choose(ctx, text, selector)
+}
+
+// read is what TYPE/NAME says: the name of a pod, or the label selector of the pods that belong to an object.
+func (p *podTarget) read(ctx context.Context, text string) (pod, selector string, err error) {
+	kind, name, _ := strings.Cut(text, "/")
+	if name == "" {
+		return "", "", fmt.Errorf("%q names no object; TYPE/NAME is one, such as deployment/web", text)
 	}
 	resource, err := resolveResource(ctx, p.client, p.access, p.n, kind)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if resource.GetGroup() == "" && resource.GetResource() == "pods" {
-		return name, nil
+		return name, "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
+	defer p.n.waiting(p.access.Server + " to show " + text).Stop()
+	selector, err = p.selectorOf(ctx, resource, name)
+	return "", selector, err
+}
+
+// choose is the name of the pod that is of most use among those that an object selects.
+func (p *podTarget) choose(ctx context.Context, text, selector string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	defer p.n.waiting(p.access.Server + " to tell the pods of " + text).Stop()
-	selector, err := p.selectorOf(ctx, resource, name)
-	if err != nil {
-		return "", err
-	}
 	all, err := p.pods(ctx, &sluicev1.WatchTarget{LabelSelector: selector})
 	if err != nil {
 		return "", err
@@ -42,6 +57,7 @@ func (p *podTarget) find(ctx context.Context, text string) (string, error) {
 		return "", fmt.Errorf("%s has no pods in namespace %s", text, p.access.Namespace)
 	}
 	chosen := slices.MinFunc(all, preferred).Metadata.Name
+	p.of = text
 	p.n.sayf("pod %s, %s", chosen, oneOf(len(all), text))
 	return chosen, nil
 }
@@ -68,6 +84,11 @@ func (p *podTarget) selectorOf(ctx context.Context, r *sluicev1.Resource, name s
 		}
 		s, err := selectorText(o.Spec.Selector)
 		selectors = append(selectors, s)
+		if err != nil || qualified(r) != "services" {
+			return err
+		}
+		service, err := decode[serviceObject](ev.Object)
+		p.service = &service
 		return err
 	})
 	switch {
@@ -120,36 +141,6 @@ func selectorText(text json.RawMessage) (string, error) {
 	return strings.Join(parts, ","), nil
 }
 
-// podObject is a pod as far as choosing one, and one of its containers, needs it.
-type podObject struct {
-	Metadata struct {
-		Name              string            `json:"name"`
-		Annotations       map[string]string `json:"annotations"`
-		CreationTimestamp time.Time         `json:"creationTimestamp"`
-		DeletionTimestamp *time.Time        `json:"deletionTimestamp"`
-	} `json:"metadata"`
-	Spec struct {
-		Containers     []podContainer `json:"containers"`
-		InitContainers []podContainer `json:"initContainers"`
-	} `json:"spec"`
-	Status struct {
-		Phase      string `json:"phase"`
-		Conditions []struct {
-			Type   string `json:"type"`
-			Status string `json:"status"`
-		} `json:"conditions"`
-	} `json:"status"`
-}
-
-type podContainer struct {
-	Name  string `json:"name"`
-	Ports []struct {
-		Name          string `json:"name"`
-		ContainerPort int    `json:"containerPort"`
-		Protocol      string `json:"protocol"`
-	} `json:"ports"`
-}
-
 // pods are those of the namespace that a target names besides.
 func (p *podTarget) pods(ctx context.Context, t *sluicev1.WatchTarget) ([]podObject, error) {
 	t.Version, t.Resource, t.Namespace = "v1", "pods", p.access.Namespace
@@ -162,31 +153,6 @@ func (p *podTarget) pods(ctx context.Context, t *sluicev1.WatchTarget) ([]podObj
 	return all, err
 }
 
-// preferred orders pods: those that stay, run and are ready before others, then the oldest, which has most to tell.
-func preferred(a, b podObject) int {
-	return cmp.Or(cmp.Compare(a.distance(), b.distance()), a.Metadata.CreationTimestamp.Compare(b.Metadata.CreationTimestamp),
-		strings.Compare(a.Metadata.Name, b.Metadata.Name))
-}
-
-// distance is how far a pod is from being of use.
-func (o podObject) distance() (d int) {
-	if o.Metadata.DeletionTimestamp != nil {
-		d += 4
-	}
-	if o.Status.Phase != "Running" {
-		d += 2
-	}
-	for _, c := range o.Status.Conditions {
-		if c.Type == "Ready" && c.Status == "True" {
-			return d
-		}
-	}
-	return d + 1
-}
-
-// defaultAnnotation names a pod's default container.
-const defaultAnnotation = "kubectl.kubernetes.io/default-container"
-
 // defaultContainer is the container that is meant when nobody names one, and all there are; empty if the pod does not have several, or if it
 // cannot be seen: then what the API server has said already is all there is to say.
 func (p *podTarget) defaultContainer(ctx context.Context) (chosen string, all []string) {
@@ -198,22 +164,6 @@ func (p *podTarget) defaultContainer(ctx context.Context) (chosen string, all []
 	}
 	return found[0].defaultContainer()
 }
-
-func (o podObject) defaultContainer() (chosen string, all []string) {
-	for _, c := range o.Spec.Containers {
-		all = append(all, c.Name)
-	}
-	if len(all) < 2 {
-		return "", nil
-	}
-	if annotated := o.Metadata.Annotations[defaultAnnotation]; slices.Contains(all, annotated) {
-		return annotated, all
-	}
-	return all[0], all
-}
-
-// listed is a list for people: a, b, c.
-func listed(words []string) string { return strings.Join(words, ", ") }
 
 // eachThereIs calls f for each object that there is: a watch begins with them.
 func eachThereIs(ctx context.Context, c *client.Client, cluster string, t *sluicev1.WatchTarget, f func(client.Event) error) error {

@@ -29,13 +29,18 @@ func newPortForward(sys system) *cobra.Command {
 		Short: "Forward ports of this machine to a pod",
 		Long: `Listen on ports of this machine, and forward each TCP connection to a port of a pod, until Ctrl-C.
 
-REMOTE is a port's number; LOCAL is the same if it is left out, and a free one if it is empty or 0. Each TCP connection has a way of its own: one
-that fails is told on the standard error and is reset, and the others go on. A lost link to the gateway is waited for. A pod that is gone does not
-end the command: one that comes back by the same name is reached again.`,
+REMOTE is a port's number, or the name that the pod gives it; of service/NAME it is a port of the service, which leads to the pod's port that the
+service says. LOCAL is the same number if it is left out, and a free one if it is empty or 0. Each TCP connection has a way of its own: one that
+fails is told on the standard error and is reset, and the others go on. A lost link to the gateway is waited for. A pod that is gone does not end
+the command: one that comes back by the same name is reached again.
+
+TYPE/NAME is one of the pods of a deployment, service, or whatever else selects pods.`,
 		Example: `  sluice port-forward web 8080:80                       # then: curl http://127.0.0.1:8080
   sluice port-forward web :80                           # a free port, which is printed
   sluice port-forward pod/web 8081:80 8443:443          # several ports
-  sluice port-forward web 8082:80 --address 127.0.0.2   # another address than localhost`,
+  sluice port-forward web 8082:80 --address 127.0.0.2   # another address than localhost
+  sluice port-forward -n shop service/web 8083:main     # a service's port, by its name
+  sluice port-forward -n shop deploy/cart :9000         # one of the pods of a deployment`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usage(cmd, "POD or a port is missing: sluice port-forward POD 8080:80")
@@ -46,35 +51,12 @@ end the command: one that comes back by the same name is reached again.`,
 	}
 	f.podFlags = newPodFlags(cmd, sys)
 	cmd.Flags().StringSliceVar(&f.addresses, "address", []string{"localhost"}, "listen on this `ADDRESS`, or several with commas; localhost is 127.0.0.1 and ::1")
-	cmd.ValidArgsFunction = f.access.asking(forwardWords)
+	cmd.ValidArgsFunction = f.access.askingWith(forwardWords)
 	return cmd
 }
 
-// ports are a local port and the one of the pod that it leads to.
-type ports struct{ local, remote uint16 }
-
-// parsePorts reads [LOCAL:]REMOTE. A local port 0 is a free one.
-func parsePorts(text string) (ports, error) {
-	local, remote, both := strings.Cut(text, ":")
-	if !both {
-		remote = local
-	}
-	if both && local == "" {
-		local = "0"
-	}
-	l, err := strconv.ParseUint(local, 10, 16)
-	if err != nil {
-		return ports{}, fmt.Errorf("%q is no [LOCAL:]REMOTE, two port numbers such as 8080:80", text)
-	}
-	r, err := strconv.ParseUint(remote, 10, 16)
-	if err != nil || r == 0 {
-		return ports{}, fmt.Errorf("%q is no [LOCAL:]REMOTE, two port numbers such as 8080:80", text)
-	}
-	return ports{uint16(l), uint16(r)}, nil
-}
-
 func (f *forwardFlags) run(cmd *cobra.Command, args []string) error {
-	var wanted []ports
+	var wanted []wantedPorts
 	for _, text := range args[1:] {
 		one, err := parsePorts(text)
 		if err != nil {
@@ -87,12 +69,13 @@ func (f *forwardFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer p.client.Close()
-	if err := p.mustBeThere(cmd.Context()); err != nil {
+	resolved, err := p.resolve(cmd.Context(), wanted)
+	if err != nil {
 		return ended(cmd.Context(), err)
 	}
 	var open forwards
 	defer func() { open.close() }()
-	for _, one := range wanted {
+	for _, one := range resolved {
 		if open, err = open.listen(cmd.Context(), f.addresses, one); err != nil {
 			return ended(cmd.Context(), err)
 		}
@@ -103,22 +86,46 @@ func (f *forwardFlags) run(cmd *cobra.Command, args []string) error {
 	return open.serve(cmd.Context(), p)
 }
 
-// mustBeThere refuses a pod that there is not, before somebody finds out by a connection that fails. A pod that may not be seen may be there.
-func (p *podTarget) mustBeThere(ctx context.Context) error {
+// resolve finds the pod's ports. It refuses a pod that there is not, before somebody finds out by a connection that fails. A pod that may not
+// be seen may be there, but nobody knows what it calls its ports.
+func (p *podTarget) resolve(ctx context.Context, wanted []wantedPorts) (all []ports, err error) {
+	pod, unseen := p.see(ctx)
+	if unseen != nil && !forbidden(unseen) {
+		return nil, unseen
+	}
+	for _, w := range wanted {
+		var one ports
+		switch {
+		case unseen != nil && w.number() == 0:
+			return nil, hinted{unseen, fmt.Sprintf("ask for the permission to watch pods in namespace %s, or give the number of port %s", p.access.Namespace, w.remote)}
+		case p.service != nil:
+			one, err = w.toService(p.service, pod)
+		default:
+			one, err = w.toPod(pod)
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// see is the pod, which there must be.
+func (p *podTarget) see(ctx context.Context) (podObject, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	defer p.n.waiting(p.access.Server + " to show pod " + p.name).Stop()
 	found, err := p.pods(ctx, &sluicev1.WatchTarget{Name: p.name})
 	switch {
-	case forbidden(err):
 	case err != nil:
-		return err
+		return podObject{}, err
 	case len(found) == 0:
-		return fmt.Errorf("there is no pod %q in namespace %s", p.name, p.access.Namespace)
+		return podObject{}, fmt.Errorf("there is no pod %q in namespace %s", p.name, p.access.Namespace)
 	case found[0].Status.Phase != "Running":
 		p.n.sayf("pod %s is %s; what connects fails until it runs", p.name, found[0].Status.Phase)
 	}
-	return nil
+	return found[0], nil
 }
 
 // forward is a listener, and the port of the pod that what it accepts is led to.
@@ -173,8 +180,12 @@ func (fs forwards) serve(ctx context.Context, p *podTarget) error {
 				Cluster: p.access.Cluster,
 				Target:  &sluicev1.PortForwardTarget{Namespace: p.access.Namespace, Pod: p.name, Port: uint32(one.remote)},
 			}, func(remote net.Addr, err error) {
-				if err != nil && inner.Err() == nil {
-					p.n.sayf("a connection of %s to port %d of pod %s failed: %s", remote, one.remote, p.name, brief(err))
+				if err == nil || inner.Err() != nil {
+					return
+				}
+				p.n.sayf("a connection of %s to port %d of pod %s failed: %s", remote, one.remote, p.name, brief(err))
+				if p.of != "" && gone(err) {
+					p.n.sayf("the pod is gone; the command, given again, finds another of %s", p.of)
 				}
 			})
 		})

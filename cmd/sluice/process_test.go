@@ -118,8 +118,13 @@ func devProcess(t *testing.T, env environment, args ...string) (p *process, r re
 	return p, readReady(t, readyFile), readyFile
 }
 
-// atOnce is less than the time after which a server ends calls that do not end by themselves: dev must not have to wait for that.
-const atOnce = 4 * time.Second
+// endByItself waits for the exit of a gateway that was told to end: no call is left that it would have to cut off.
+func (p *process) endByItself(t *testing.T) {
+	t.Helper()
+	if code := p.end(t, patience); code != exitOK || strings.Contains(p.stderr.String(), "cut off") {
+		t.Errorf("exit code %d:\n%s", code, p.stderr)
+	}
+}
 
 // readReady reads a ready file that is there.
 func readReady(t *testing.T, file string) ready {
@@ -243,9 +248,7 @@ func TestDevKeepsItsFilesToItsOwnerAndLeavesNothing(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := p.end(t, atOnce); code != exitOK {
-		t.Errorf("exit code %d:\n%s", code, p.stderr)
-	}
+	p.endByItself(t)
 	if left, err := os.ReadDir(filepath.Dir(filepath.Dir(r.CAFile))); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
@@ -265,9 +268,7 @@ func TestSIGTERMEndsDevWithWatchesOpen(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := p.end(t, atOnce); code != exitOK {
-		t.Errorf("dev: exit code %d:\n%s", code, p.stderr)
-	}
+	p.endByItself(t)
 	w.stderr.await(t, "the notice", func(s string) bool { return strings.Contains(s, "no link to the gateway") })
 	if err := w.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

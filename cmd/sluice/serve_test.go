@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,13 @@ import (
 type kube struct {
 	*kubetest.Server
 	issuer *devIssuer
+	forbid atomic.Pointer[string] // a resource of the group "", such as "pods/log", of which nothing may be done; "" for none
+}
+
+// may is the API server's Authorizer.
+func (k *kube) may(_ kubetest.User, a kubetest.Attributes) bool {
+	forbidden := k.forbid.Load()
+	return forbidden == nil || *forbidden != strings.TrimSuffix(a.Resource+"/"+a.Subresource, "/")
 }
 
 func startKube(t *testing.T) *kube {
@@ -46,7 +54,8 @@ func startKube(t *testing.T) *kube {
 		t.Fatal(err)
 	}
 	t.Cleanup(oidc.Close)
-	s, err := kubetest.New(kubetest.Options{Authenticator: func(ctx context.Context, token string) (kubetest.User, error) {
+	k := &kube{issuer: is}
+	s, err := kubetest.New(kubetest.Options{Authorizer: k.may, Authenticator: func(ctx context.Context, token string) (kubetest.User, error) {
 		if token == "of-the-gateway" {
 			return kubetest.User{Name: "gateway"}, nil
 		}
@@ -72,7 +81,8 @@ func startKube(t *testing.T) *kube {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return &kube{s, is}
+	k.Server = s
+	return k
 }
 
 func (k *kube) token(t *testing.T, subject string, audiences ...string) string {

@@ -153,16 +153,19 @@ func follow(ctx context.Context, w *client.Watch, p printer, n *notices) error {
 // firstList keeps the end of the first list quiet, unless there was nothing in it.
 type firstList struct {
 	n           *notices
+	upstream    upstreamNotices
 	ended, seen bool
 }
 
-func newFirstList(n *notices) *firstList { return &firstList{n: n} }
+func newFirstList(n *notices) *firstList {
+	return &firstList{n: n, upstream: upstreamNotices{n: n, what: "the watch"}}
+}
 
 func (f *firstList) object() { f.seen = true }
 
 func (f *firstList) state(s *sluicev1.ChannelState) {
 	if f.ended || s.GetKind() != sluicev1.ChannelState_KIND_RESYNC_END {
-		f.n.upstream(s)
+		f.upstream.state(s)
 		return
 	}
 	f.ended = true

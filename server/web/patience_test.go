@@ -3,10 +3,13 @@ package web
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -86,32 +89,74 @@ func TestPatienceEnds(t *testing.T) {
 // What a silence was longer than is no reason to cut off what comes after it, in this request or the next of the connection.
 func TestSilenceIsNoImpatience(t *testing.T) {
 	p := newPort(t, Config{}, func(h *Handler) {
-		h.patience = 20 * time.Millisecond
-		h.rest = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.rest = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			for range 3 {
 				_, _ = io.WriteString(w, "a") // what is wrong shows at the client
 				_ = http.NewResponseController(w).Flush()
-				select {
-				case <-time.After(60 * time.Millisecond):
-				case <-r.Context().Done():
-				}
+				<-time.After(2 * patience)
 			}
 		})
 	})
-	c := http1(p)
-	for range 2 {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/v1/x", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		lis := &pipes{accepted: make(chan net.Conn), closed: make(chan struct{})}
+		s := &http.Server{Handler: p.Config.Handler, ReadHeaderTimeout: time.Minute}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(lis) }()
+		tr := &http.Transport{DialContext: lis.dial, MaxConnsPerHost: 1}
+		for range 2 {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/v1/x", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := (&http.Client{Transport: tr}).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(res.Body)
+			if err != nil || string(b) != "aaa" {
+				t.Errorf("got %q, %v", b, err)
+			}
+			_ = res.Body.Close() // it was read
 		}
-		res, err := c.Do(req)
-		if err != nil {
-			t.Fatal(err)
+		tr.CloseIdleConnections()
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
-		b, err := io.ReadAll(res.Body)
-		if err != nil || string(b) != "aaa" {
-			t.Errorf("got %q, %v", b, err)
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
 		}
-		_ = res.Body.Close() // it was read
+		if lis.dialled != 1 {
+			t.Errorf("it took %d connections", lis.dialled)
+		}
+	})
+}
+
+// pipes is a listener of connections in memory, whose deadlines a clock that is not the machine's brings.
+type pipes struct {
+	accepted chan net.Conn
+	closed   chan struct{}
+	dialled  int // Owned by the one who dials.
+}
+
+func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
+	near, far := net.Pipe()
+	p.dialled++
+	p.accepted <- far
+	return near, nil
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case nc := <-p.accepted:
+		return nc, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
 	}
 }
+
+func (p *pipes) Close() error {
+	close(p.closed)
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }

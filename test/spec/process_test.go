@@ -155,17 +155,18 @@ func TestSPEC_AProcessThatCannotStartIsRefused(t *testing.T) {
 	runPod(t, r, "p", nil)
 	c, _ := full(t, r)
 	for i, tc := range []struct {
-		open *sluicev1.Open
-		code codes.Code
+		open     *sluicev1.Open
+		code     codes.Code
+		upstream bool // there was one, and it was read to its end
 	}{
-		{executing("nobody", "true"), codes.NotFound},
-		{executing("p", "", func(e *sluicev1.ExecTarget) { e.Container = "other" }), codes.InvalidArgument},
-		{executing("p", "", func(e *sluicev1.ExecTarget) { e.Namespace = "vault" }), codes.PermissionDenied},
-		{executing("p", "", func(e *sluicev1.ExecTarget) { e.Command = []string{"/no/such/program"} }), codes.Internal},
+		{executing("nobody", "true"), codes.NotFound, false},
+		{executing("p", "", func(e *sluicev1.ExecTarget) { e.Container = "other" }), codes.InvalidArgument, false},
+		{executing("p", "", func(e *sluicev1.ExecTarget) { e.Namespace = "vault" }), codes.PermissionDenied, false},
+		{executing("p", "", func(e *sluicev1.ExecTarget) { e.Command = []string{"/no/such/program"} }), codes.Internal, true},
 	} {
 		closed := c.hold(uint32(i+1), tc.open).end()
 		if e := status.FromProto(closed.GetStatus()); e == nil || e.Reason != sluicev1.Reason_REASON_UPSTREAM_REFUSED || e.Code != tc.code || e.Kubernetes == nil ||
-			closed.GetExit() != nil || !closed.GetAborted() {
+			closed.GetExit() != nil || closed.GetAborted() == tc.upstream {
 			t.Errorf("%v is closed by %v", tc.open.GetTarget(), closed)
 		}
 	}

@@ -166,7 +166,7 @@ func (u usage) grew(bound int64) {
 func (u usage) returns() {
 	u.t.Helper()
 	var goroutines, files int
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(u.t.Context(), time.Minute)
 	defer cancel()
 	if !await(ctx, func() bool {
 		goroutines, files = runtime.NumGoroutine(), descriptors(u.t)

@@ -144,7 +144,7 @@ func refuses(err error) bool {
 }
 
 // patience is how long a peer that is held back waits before it gives up. It ends what would not end by itself.
-const patience = time.Second
+const patience = 5 * time.Second
 
 // flood writes n times, until the server takes no more: an error of its connection, or patience without progress. It returns how often.
 func (c *peer) flood(n int, write func(i int) error) (written int, err error) {

@@ -1393,7 +1393,7 @@ type ChannelState struct {
 	Status *Status `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// With KIND_RECONNECTING: the time until the attempt.
 	NextTry *durationpb.Duration `protobuf:"bytes,4,opt,name=next_try,json=nextTry,proto3" json:"next_try,omitempty"`
-	// With KIND_RESYNC_END: where the channel can be opened again.
+	// With KIND_RESYNC_END, KIND_GAP and KIND_RESTARTED: where the channel can be opened again.
 	Cursor        string `protobuf:"bytes,5,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

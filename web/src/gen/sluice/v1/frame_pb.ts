@@ -586,7 +586,7 @@ export type ChannelState = Message<"sluice.v1.ChannelState"> & {
   nextTry?: Duration | undefined;
 
   /**
-   * With KIND_RESYNC_END: where the channel can be opened again.
+   * With KIND_RESYNC_END, KIND_GAP and KIND_RESTARTED: where the channel can be opened again.
    *
    * @generated from field: string cursor = 5;
    */
