@@ -33,9 +33,12 @@ func execMany(t *testing.T, n int) {
 	g := newGrounds(t)
 	g.idle("exact-exec")
 	c := g.alice()
+	limit := within(t, time.Duration(n)*125*time.Millisecond+4*time.Minute)
 	begin, total := time.Now(), make(chan int64, n)
+	done := progress(t, n, "processes")
 	if err := crowd(n, execsAtOnce, func(i int) error {
-		size, err := g.execOne(within(t, 2*time.Minute), c, rand.New(rand.NewPCG(seed, uint64(i))))
+		defer done()
+		size, err := g.execOne(limit, c, rand.New(rand.NewPCG(seed, uint64(i))))
 		total <- size
 		return err
 	}); err != nil {
@@ -104,7 +107,7 @@ func TestTwentyMegabytesThroughStdin(t *testing.T) {
 	g.idle("exact-stdin")
 	c := g.alice()
 	var sum bytes.Buffer
-	if err := c.Exec(within(t, time.Minute), client.ExecRequest{
+	if err := c.Exec(within(t, 3*time.Minute), client.ExecRequest{
 		Cluster: upstream, Target: g.execIn("exact-stdin", "swallow"),
 		Streams: client.Streams{Stdin: seeded.NewReader(key, size), Stdout: &sum},
 	}); err != nil {
@@ -118,7 +121,7 @@ func TestTwentyMegabytesThroughStdin(t *testing.T) {
 		t.Errorf("the process has read %q, want %q", &sum, want)
 	}
 	echoed := twisted(key, twist)
-	if err := c.Exec(within(t, time.Minute), client.ExecRequest{
+	if err := c.Exec(within(t, 3*time.Minute), client.ExecRequest{
 		Cluster: upstream, Target: g.execIn("exact-stdin", "echo", twist),
 		Streams: client.Streams{Stdin: seeded.NewReader(key, size), Stdout: echoed},
 	}); err != nil {
@@ -135,7 +138,7 @@ func TestAttachWithoutAnInputIsToldTheOutput(t *testing.T) {
 	g.run(kube.Pod{Name: "exact-attach", Restart: "Never", Containers: []kube.Container{{Name: "main", Stdin: true, Command: []string{g.program, "await"}}}})
 	c := g.alice()
 	const size, key = 3_000_000, 31
-	limit := within(t, time.Minute)
+	limit := within(t, 3*time.Minute)
 	out, opened := seeded.NewChecker(key), make(chan struct{})
 	attach := func(streams client.Streams, told func(*sluicev1.Opened)) error {
 		return c.Attach(limit, client.AttachRequest{

@@ -19,12 +19,14 @@ import (
 )
 
 // TestSessionsEndWithTheToken: by every door the session ends within a second of the token's expiry, and not before it, and so do the upstreams.
+// Where the machine itself is late, it may be as much later.
 func TestSessionsEndWithTheToken(t *testing.T) {
 	s := newSetup(t)
-	expiry := time.Now().Truncate(time.Second).Add(4 * time.Second)
+	machine := takePulse(t)
+	expiry := time.Now().Truncate(time.Second).Add(7 * time.Second)
 	token := s.token(func(c *issuer.Claims) { c.Expiry = expiry })
 	s.neverTells(token)
-	ctx := metadata.AppendToOutgoingContext(within(t, 30*time.Second), "authorization", "Bearer "+token)
+	ctx := metadata.AppendToOutgoingContext(within(t, time.Minute), "authorization", "Bearer "+token)
 	type end struct {
 		door string
 		err  error
@@ -64,8 +66,8 @@ func TestSessionsEndWithTheToken(t *testing.T) {
 		if err == nil || err.Code != codes.Unauthenticated || err.Reason != sluicev1.Reason_REASON_EXPIRED {
 			t.Errorf("%s ended with %v", e.door, e.err)
 		}
-		if e.late < 0 || e.late > time.Second {
-			t.Errorf("%s ended %v after the token expired", e.door, e.late)
+		if late := machine.late(); e.late < 0 || e.late > time.Second+links*late {
+			t.Errorf("%s ended %v after the token expired, on a machine that is late by %v", e.door, e.late, late)
 		}
 	}
 	if err := s.api.Await(ctx, func(all []kube.Request) bool {
@@ -80,11 +82,40 @@ func TestSessionsEndWithTheToken(t *testing.T) {
 	}
 }
 
+// links is how many goroutines have to be woken, one by another, until a client knows of its session's end; about.
+const links = 10
+
+// pulse measures how late this machine is.
+type pulse struct{ worst atomic.Int64 } // nanoseconds
+
+// takePulse measures until the test ends.
+func takePulse(t *testing.T) *pulse {
+	t.Helper()
+	const beat = 5 * time.Millisecond
+	p := &pulse{}
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for due := time.Now().Add(beat); pause(ctx, time.Until(due)) == nil; due = time.Now().Add(beat) {
+			p.worst.Store(max(p.worst.Load(), int64(time.Since(due))))
+		}
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-stopped
+	})
+	return p
+}
+
+// late is by how much the machine was too late so far, at the worst.
+func (p *pulse) late() time.Duration { return time.Duration(p.worst.Load()) }
+
 // TestAFreshTokenGoesOn: a client whose source has another token when one expires misses nothing, and its watches list nothing again.
 func TestAFreshTokenGoesOn(t *testing.T) {
 	s := newSetup(t)
 	w := newWriter(t, s.cluster, seed, 2, "fresh")
-	if err := w.all(within(t, 30*time.Second)); err != nil {
+	if err := w.all(within(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	began := make(chan string, 100)
@@ -109,7 +140,7 @@ func TestAFreshTokenGoesOn(t *testing.T) {
 	for _, sel := range selections(10, []string{"fresh"}) {
 		all = append(all, follow(c, upstream, sel))
 	}
-	limit := within(t, 30*time.Second)
+	limit := within(t, 2*time.Minute)
 	meanwhile(t, w, all, func() error {
 		ids := map[string]bool{}
 		for len(ids) < 3 {
@@ -133,7 +164,7 @@ func TestAFreshTokenGoesOn(t *testing.T) {
 // finish writes every object once more and lets every watch come to the end.
 func finish(t *testing.T, w *writer, all []*follower) {
 	t.Helper()
-	last := within(t, time.Minute)
+	last := within(t, 3*time.Minute)
 	if err := w.all(last); err != nil {
 		t.Fatal(err)
 	}

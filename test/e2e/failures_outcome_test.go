@@ -31,7 +31,6 @@ type outcome struct {
 type life struct {
 	states []sluicev1.ChannelState_Kind // that the SDK is told at least, in this order; others of a kind that is not here are wrong
 	also   []sluicev1.ChannelState_Kind // that it may be told
-	one    []sluicev1.ChannelState_Kind // of which it is told one at least
 	runs   int                          // of the container whose log it brings
 	last   string                       // the event that it is told last, where nothing more can come
 	says   []string                     // what the command says at least
@@ -56,7 +55,6 @@ const (
 	resyncBegin  = sluicev1.ChannelState_KIND_RESYNC_BEGIN
 	resyncEnd    = sluicev1.ChannelState_KIND_RESYNC_END
 	restarted    = sluicev1.ChannelState_KIND_RESTARTED
-	gap          = sluicev1.ChannelState_KIND_GAP
 )
 
 var (
@@ -74,32 +72,30 @@ var (
 	}
 	reopens = &outcome{
 		name: "reopens", frames: "`ChannelState` RECONNECTING, CONNECTED", sdk: "these states; nothing lost or doubled",
-		cli:  "`the cluster's API server is lost`, then `is back`",
-		live: &life{runs: 1, states: []sluicev1.ChannelState_Kind{reconnecting, connected}, says: []string{"API server is lost", "API server is back"}},
+		cli:  "`the watch` or `the log is interrupted (...)`, then `goes on`",
+		live: &life{runs: 1, states: []sluicev1.ChannelState_Kind{reconnecting, connected}, says: []string{" is interrupted (", " goes on\n"}},
 	}
 	reopensAnyhow = &outcome{
 		name: "reopens or resyncs", frames: "the same, with RESYNC_BEGIN, the list and RESYNC_END where the API server does not have the version any more",
 		sdk: "these states", cli: "the same, with the notices of a resync",
 		live: &life{
 			runs: 1, states: []sluicev1.ChannelState_Kind{reconnecting}, also: []sluicev1.ChannelState_Kind{connected, resyncBegin, resyncEnd},
-			says: []string{"API server is lost"},
+			says: []string{" is interrupted ("},
 		},
 	}
 	restarts = &outcome{
-		name:   "RESTARTED or GAP",
-		frames: "the rest of the old log, `ChannelState` RESTARTED, the new log; GAP where the API server does not know of the new container when its log is there",
-		sdk:    "this state between the bytes", cli: "the logs, and a notice between them; after a GAP the exit code is 3 in the end",
+		name: "RESTARTED", frames: "the rest of the old log, `ChannelState` RESTARTED, the new log", sdk: "this state between the bytes",
+		cli: "the logs, and a notice between them",
 		live: &life{
-			runs: 2, also: []sluicev1.ChannelState_Kind{reconnecting, connected}, one: []sluicev1.ChannelState_Kind{restarted, gap},
+			runs: 2, states: []sluicev1.ChannelState_Kind{restarted}, also: []sluicev1.ChannelState_Kind{reconnecting, connected},
+			says: []string{"was started anew"},
 		},
 	}
 	reopensRestarted = &outcome{
-		name:   "reopens, RESTARTED or GAP",
-		frames: "RECONNECTING, then the same",
-		sdk:    "these states", cli: "the notices of both",
+		name: "reopens, RESTARTED", frames: "RECONNECTING, then the same", sdk: "these states", cli: "the notices of both",
 		live: &life{
-			runs: 2, states: []sluicev1.ChannelState_Kind{reconnecting}, also: []sluicev1.ChannelState_Kind{connected}, one: []sluicev1.ChannelState_Kind{restarted, gap},
-			says: []string{"API server is lost"},
+			runs: 2, states: []sluicev1.ChannelState_Kind{reconnecting, restarted}, also: []sluicev1.ChannelState_Kind{connected},
+			says: []string{" is interrupted (", "was started anew"},
 		},
 	}
 	exits137 = &outcome{
@@ -115,7 +111,7 @@ var (
 		death: &death{code: codes.NotFound, reason: sluicev1.Reason_REASON_TARGET_GONE, told: true, cli: 1, says: "the log ends"},
 	}
 	goneConnection = &outcome{
-		name: "FIN, closed", frames: "`CloseSend`; `Closed`, with TARGET_GONE unless the node has ended the connection before that is known",
+		name: "FIN, closed", frames: "`CloseSend`; `Closed`, with TARGET_GONE",
 		sdk: "Read: io.EOF; then Write fails", cli: "the TCP connection gets a FIN, and perhaps a notice; the command goes on",
 		death: &death{conn: io.EOF, closes: true, cli: -1},
 	}
@@ -228,8 +224,6 @@ func (s *subject) alive() error {
 	return nil
 }
 
-func (l *life) isOne(st sluicev1.ChannelState_Kind) bool { return slices.Contains(l.one, st) }
-
 // told waits for the states, and checks that there were no others.
 func (l *life) told(ctx context.Context, s *subject) error {
 	err := s.until(ctx, fmt.Sprint("waited for ", l.states), func() bool {
@@ -239,7 +233,7 @@ func (l *life) told(ctx context.Context, s *subject) error {
 				rest = rest[1:]
 			}
 		}
-		return len(rest) == 0 && (len(l.one) == 0 || slices.ContainsFunc(s.states, l.isOne))
+		return len(rest) == 0
 	})
 	if err != nil {
 		return err
@@ -247,7 +241,7 @@ func (l *life) told(ctx context.Context, s *subject) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range s.states {
-		if !slices.Contains(l.states, st) && !slices.Contains(l.also, st) && !l.isOne(st) {
+		if !slices.Contains(l.states, st) && !slices.Contains(l.also, st) {
 			return fmt.Errorf("it was told %v, want %v", s.states, l.states)
 		}
 	}

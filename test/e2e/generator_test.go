@@ -173,6 +173,23 @@ func crowd(n, atOnce int, do func(i int) error) error {
 	return errors.Join(failed[:min(len(failed), 10)]...)
 }
 
+// progress returns what is called for each of n things that are done, by whomever: now and then it logs how many that were.
+func progress(t *testing.T, n int, things string) (done func()) {
+	const seldom = 30 * time.Second
+	var mu sync.Mutex
+	so, begin := 0, time.Now()
+	next := begin.Add(seldom)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		so++
+		if now := time.Now(); now.After(next) {
+			next = now.Add(seldom)
+			t.Logf("%d of %d %s after %v", so, n, things, now.Sub(begin).Round(time.Second))
+		}
+	}
+}
+
 // twisted is a checker of what an echo answers to a stream.
 func twisted(key, with uint64) *seeded.Checker {
 	c := seeded.NewChecker(key)

@@ -114,7 +114,7 @@ func (p *process) kill() {
 func TestAKilledGatewayLosesNothing(t *testing.T) {
 	c := kube.Shared(t)
 	p := newProcess(t, c)
-	limit := within(t, 2*time.Minute)
+	limit := within(t, 4*time.Minute)
 	if err := p.start(limit); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestAKilledGatewayLosesNothing(t *testing.T) {
 // meanwhile writes and reads while do makes trouble, then lets every watch come to the end of what was written.
 func meanwhile(t *testing.T, w *writer, all []*follower, do func() error) {
 	t.Helper()
-	limit := within(t, 4*time.Minute)
+	limit := within(t, 8*time.Minute)
 	writing, stopWriting := context.WithCancel(limit)
 	reading, stopReading := context.WithCancel(limit)
 	var wrote, read error

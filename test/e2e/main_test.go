@@ -38,7 +38,11 @@ type setup struct {
 
 func newSetup(t *testing.T, change ...func(*rig.Options)) *setup {
 	t.Helper()
-	c := kube.Shared(t)
+	return setupOf(t, kube.Shared(t), change...)
+}
+
+func setupOf(t *testing.T, c *kube.Cluster, change ...func(*rig.Options)) *setup {
+	t.Helper()
 	api, err := kube.NewRecorder(c)
 	if err != nil {
 		t.Fatal(err)
