@@ -15,6 +15,6 @@ failed=0
 for module in $(tools/modules.sh tests); do
 	echo "--- module $module"
 	# Two packages at a time: more only makes tests with deadlines compete for the processor.
-	(cd "$module" && go test -json -race -p 2 -timeout "${TEST_TIMEOUT:-10m}" "$@" ./... | "$root/bin/report" "${flags[@]}") || failed=1
+	(cd "$module" && go test -json -race -p 2 -timeout "${TEST_TIMEOUT:-20m}" "$@" ./... | "$root/bin/report" "${flags[@]}") || failed=1
 done
 exit "$failed"
