@@ -45,17 +45,18 @@ type answering struct {
 	roots *x509.CertPool
 }
 
-func startAnswering(t *testing.T) answering {
+func startAnswering(t *testing.T, o kubetest.Options) answering {
 	t.Helper()
-	s, err := kubetest.New(kubetest.Options{
-		Authenticator: func(_ context.Context, token string) (kubetest.User, error) {
-			if token != "alice" && token != "carol" {
-				return kubetest.User{}, errors.New("unknown token")
-			}
+	o.Authenticator = func(_ context.Context, token string) (kubetest.User, error) {
+		switch token {
+		case "alice", "carol":
 			return kubetest.User{Name: token}, nil
-		},
-		Authorizer: func(u kubetest.User, a kubetest.Attributes) bool { return u.Name == "alice" || a.Resource == "" },
-	})
+		case "root":
+			return kubetest.User{Name: token, Groups: []string{"system:masters"}}, nil
+		}
+		return kubetest.User{}, errors.New("unknown token")
+	}
+	s, err := kubetest.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,16 +77,27 @@ func (s answering) target() kube.AnswersTarget {
 	return kube.AnswersTarget{
 		URL: s.URL(), Roots: s.roots, Namespace: "default", Resource: "configmaps",
 		Objects: objects{s.Server, "default"},
-		Tokens:  kube.AnswersTokens{Permitted: "alice", Unpermitted: "carol", Expired: "expired", WrongAudience: "stranger"},
+		Tokens:  kube.AnswersTokens{Permitted: "alice", Unpermitted: "carol", Expired: "expired", WrongAudience: "stranger", Admin: "root"},
 	}
 }
 
 // The table that was measured on a real API server holds here too.
-func TestAnswersOfTheEmbeddedAPIServer(t *testing.T) { kube.Answers(t, startAnswering(t).target()) }
+func TestAnswersOfTheEmbeddedAPIServer(t *testing.T) {
+	kube.Answers(t, startAnswering(t, kubetest.Options{Authorizer: onlyAlice}).target())
+}
+
+func onlyAlice(u kubetest.User, a kubetest.Attributes) bool {
+	return u.Name == "alice" || a.Resource == ""
+}
+
+// So do the answers about who may do what.
+func TestAccessAnswersOfTheEmbeddedAPIServer(t *testing.T) {
+	kube.AccessAnswers(t, startAnswering(t, kubetest.Options{RBAC: true}).target())
+}
 
 // So do the answers about what runs in pods.
 func TestStreamAnswersOfTheEmbeddedAPIServer(t *testing.T) {
-	s := startAnswering(t)
+	s := startAnswering(t, kubetest.Options{Authorizer: onlyAlice})
 	if err := kubetest.RunPods(s.Server); err != nil {
 		t.Fatal(err)
 	}

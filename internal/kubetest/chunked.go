@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// openWire tells the client that its watch runs. The result is nil without an
-// error when the client was refused and knows it.
-func openWire(c *call, gone func()) (wire, error) {
+// openWire tells the client that its watch runs, as a [connector] does. The
+// result is nil without an error when the client was refused and knows it.
+func openWire(c *call, running, gone func()) (wire, error) {
 	if !wantsWebSocket(c.r) {
-		return newChunked(c.w, "application/json")
+		return newChunked(c.w, "application/json", running)
 	}
-	ws, err := upgrade(c, handshake{}, gone)
+	ws, err := upgrade(c, handshake{}, running, gone)
 	if ws == nil {
 		return nil, err
 	}
@@ -30,8 +30,10 @@ type chunked struct {
 	closed bool // Guarded by mu.
 }
 
-func newChunked(w http.ResponseWriter, media string) (*chunked, error) {
+// newChunked begins the response, after it has called running.
+func newChunked(w http.ResponseWriter, media string, running func()) (*chunked, error) {
 	h := &chunked{w: w, controller: http.NewResponseController(w)}
+	running()
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
 	if err := h.controller.Flush(); err != nil {

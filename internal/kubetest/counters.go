@@ -14,6 +14,7 @@ type Counts struct {
 	Requests int // HTTP requests, WebSocket handshakes included
 	Lists    int // requests to list
 	Watches  int // requests to watch
+	Reviews  int // reviews of access and of tokens
 	Live     int // watches that run now
 	Streams  int // logs, execs, attaches and port-forwards that run now
 }
@@ -60,6 +61,10 @@ func (c *counters) request(r *http.Request, a Attributes, record bool) {
 			c.counts.Lists++
 		case "watch":
 			c.counts.Watches++
+		case "create":
+			if a.Group == authorizationGroup || a.Group == authenticationGroup {
+				c.counts.Reviews++
+			}
 		}
 		if record && len(c.requests) < recorded {
 			c.requests = append(c.requests, Request{

@@ -166,8 +166,7 @@ func (c *catalog) resources(group, version string) any {
 		list.GroupVersion = k.groupVersion()
 		list.Resources = append(list.Resources, apiResource{
 			Name: k.Resource, SingularName: k.singular(), Namespaced: k.Namespaced, Kind: k.Kind,
-			Verbs:      []string{"create", "delete", "get", "list", "patch", "update", "watch"},
-			ShortNames: k.ShortNames, Categories: k.Categories,
+			Verbs: k.verbs(), ShortNames: k.ShortNames, Categories: k.Categories,
 		})
 	}
 	if list.Resources == nil {

@@ -28,6 +28,11 @@ type Kind struct {
 	// builtin kinds print kind and apiVersion first and leave them out of list
 	// items; the others come with sorted keys throughout, as custom resources do.
 	builtin bool
+	// pathNames says that objects may have every name that fits into a path, such
+	// as "system:discovery", and not only those of RFC 1123.
+	pathNames bool
+	// review answers a create at once; nothing of the kind is stored.
+	review func(*Server, *call, *Kind, []byte) (any, error)
 	// fields are the field selectors beyond metadata.name and metadata.namespace.
 	fields map[string]fieldPath
 }
@@ -45,6 +50,14 @@ func (k *Kind) qualified() string {
 		return k.Resource
 	}
 	return k.Resource + "." + k.Group
+}
+
+// verbs are what discovery says about the kind.
+func (k *Kind) verbs() []string {
+	if k.review != nil {
+		return []string{"create"}
+	}
+	return []string{"create", "delete", "get", "list", "patch", "update", "watch"}
 }
 
 func (k *Kind) groupVersion() string {
@@ -122,7 +135,7 @@ type catalog struct {
 }
 
 func newCatalog(extra []Kind) *catalog {
-	kinds := builtinKinds()
+	kinds := append(builtinKinds(), accessKinds()...)
 	for _, k := range kinds {
 		k.builtin = true
 	}

@@ -218,9 +218,16 @@ func TestOutputIsIndentedForPeople(t *testing.T) {
 
 func TestDiscovery(t *testing.T) {
 	c := serve(t, Options{Kinds: []Kind{{Group: "shop.example", Version: "v1beta1", Resource: "carts", Kind: "Cart"}}})
+	group := func(name, version string) string {
+		only := `{"groupVersion":"` + name + "/" + version + `","version":"` + version + `"}`
+		return `{"name":"` + name + `","versions":[` + only + `],"preferredVersion":` + only + `}`
+	}
 	for path, want := range map[string]string{
-		"/api":               `{"kind":"APIVersions","versions":["v1"],"serverAddressByClientCIDRs":[{"clientCIDR":"0.0.0.0/0","serverAddress":"` + c.Addr() + `"}]}`,
-		"/apis":              `{"kind":"APIGroupList","apiVersion":"v1","groups":[{"name":"apps","versions":[{"groupVersion":"apps/v1","version":"v1"}],"preferredVersion":{"groupVersion":"apps/v1","version":"v1"}},{"name":"shop.example","versions":[{"groupVersion":"shop.example/v1beta1","version":"v1beta1"}],"preferredVersion":{"groupVersion":"shop.example/v1beta1","version":"v1beta1"}}]}`,
+		"/api": `{"kind":"APIVersions","versions":["v1"],"serverAddressByClientCIDRs":[{"clientCIDR":"0.0.0.0/0","serverAddress":"` + c.Addr() + `"}]}`,
+		"/apis": `{"kind":"APIGroupList","apiVersion":"v1","groups":[` + strings.Join([]string{
+			group("apps", "v1"), group("authentication.k8s.io", "v1"), group("authorization.k8s.io", "v1"),
+			group("rbac.authorization.k8s.io", "v1"), group("shop.example", "v1beta1"),
+		}, ",") + `]}`,
 		"/apis/apps":         `{"kind":"APIGroup","apiVersion":"v1","name":"apps","versions":[{"groupVersion":"apps/v1","version":"v1"}],"preferredVersion":{"groupVersion":"apps/v1","version":"v1"}}`,
 		"/apis/apps/v1":      `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"apps/v1","resources":[{"name":"deployments","singularName":"deployment","namespaced":true,"kind":"Deployment","verbs":["create","delete","get","list","patch","update","watch"],"shortNames":["deploy"],"categories":["all"]}]}`,
 		"/apis/apps/v1beta1": "404 page not found",
@@ -241,7 +248,7 @@ func TestDiscovery(t *testing.T) {
 	for _, r := range core.Resources {
 		names = append(names, r.Name)
 	}
-	if want := []string{"configmaps", "events", "namespaces", "nodes", "pods", "services"}; !slices.Equal(names, want) {
+	if want := []string{"configmaps", "events", "namespaces", "nodes", "pods", "serviceaccounts", "services"}; !slices.Equal(names, want) {
 		t.Errorf("%v, want %v", names, want)
 	}
 }

@@ -68,7 +68,7 @@ func (s *Server) Listen(ctx context.Context, addr string) error {
 		done: make(chan struct{}), conns: map[net.Conn]struct{}{},
 		server: &http.Server{
 			Handler:           s,
-			TLSConfig:         &tls.Config{Certificates: []tls.Certificate{*l.leaf}, MinVersion: tls.VersionTLS12},
+			TLSConfig:         s.tlsConfig(*l.leaf),
 			ReadHeaderTimeout: 30 * time.Second,
 			ErrorLog:          slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelDebug),
 		},
@@ -76,6 +76,16 @@ func (s *Server) Listen(ctx context.Context, addr string) error {
 	l.door, l.addr = d, under.Addr().String()
 	go d.serve()
 	return nil
+}
+
+// tlsConfig asks clients for a certificate where those count; what one is worth
+// is found out request by request.
+func (s *Server) tlsConfig(leaf tls.Certificate) *tls.Config {
+	c := &tls.Config{Certificates: []tls.Certificate{leaf}, MinVersion: tls.VersionTLS12}
+	if s.options.ClientCAs != nil {
+		c.ClientAuth = tls.RequestClientCert
+	}
+	return c
 }
 
 // serve runs until the door is closed. Started by Listen; Close and Sever wait
@@ -112,7 +122,7 @@ func (l *listener) stop(wait func()) error {
 		wait()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*endGrace)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*endGrace)
 	defer cancel()
 	err := d.server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -107,7 +107,7 @@ func (s *Server) serveLog(c *call, k *Kind) error {
 	}
 	st := s.newStream(c)
 	encode := func(data []byte) []byte { return data }
-	connect := func() (wire, error) { return newChunked(c.w, "text/plain") }
+	connect := connector(func(running func()) (wire, error) { return newChunked(c.w, "text/plain", running) })
 	overSocket := wantsWebSocket(c.r)
 	if overSocket {
 		protocol, ok := c.plan.protocol(c.r, func(p string) bool { return p == "" || p == "binary.k8s.io" || p == "base64.binary.k8s.io" })

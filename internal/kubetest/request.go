@@ -7,17 +7,12 @@ import (
 	"strings"
 )
 
-// User is who a request is from, as the authenticator found.
-type User struct {
-	Name   string
-	Groups []string
-}
-
 // Attributes are what a request asks for, as the API server's authorizers see
 // it. Resource is empty for paths that are no resource, such as /version.
 type Attributes struct {
 	// Verb is get, list, watch, create, update, patch, delete or
-	// deletecollection; for other paths the method in lower case.
+	// deletecollection; for other paths the method in lower case. Who impersonates
+	// is asked about by impersonate, and by the verbs of KEP-5284.
 	Verb        string
 	Group       string
 	Version     string

@@ -3,6 +3,7 @@ package kubetest
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -16,12 +17,20 @@ import (
 
 // Options configure a [Server]. The zero value serves everybody.
 type Options struct {
-	// Authenticator finds out whose a bearer token is; an error is a 401. It is
-	// called concurrently. Without one everybody is system:anonymous.
+	// Authenticator finds out whose a bearer token is that is not a service
+	// account's of this server; an error is a 401. It is called concurrently.
+	// Without one everybody else is system:anonymous.
 	Authenticator func(ctx context.Context, token string) (User, error)
+	// ClientCAs verify client certificates, whose common name is then the user and
+	// whose organizations the groups. Without them nobody is asked for one.
+	ClientCAs *x509.CertPool
 	// Authorizer decides whether a request may be served; false is a 403. It is
-	// called concurrently. Without one everything may.
+	// called concurrently. Without one everything may, unless RBAC says no.
 	Authorizer func(User, Attributes) bool
+	// RBAC lets a user do only what the roles and bindings in the store allow, see
+	// [Server.Grant], beside what [Options.Authorizer] says. The group
+	// system:masters may do everything.
+	RBAC bool
 	// Kinds are served beside the built-in ones, as custom resources are.
 	Kinds []Kind
 	// History is how many changes are kept per kind, 1,000 if 0. A watch from
@@ -82,12 +91,13 @@ type Server struct {
 	Faults Faults
 
 	// Immutable after New.
-	options Options
-	catalog *catalog
-	store   *store
-	node    *node
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
+	options  Options
+	catalog  *catalog
+	store    *store
+	node     *node
+	accounts *accounts
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
 
 	requests sync.WaitGroup // every ServeHTTP; begun under mu while not closed
 	counters counters
@@ -97,26 +107,42 @@ type Server struct {
 	closed bool                    // Guarded by mu.
 	live   map[*liveWatch]struct{} // Guarded by mu.
 	open   map[*stream]struct{}    // Guarded by mu.
+	ways   map[string]int          // by user, the last way to impersonate; Guarded by mu.
 }
 
 // New makes a server with the namespaces every cluster has. Close it in the end.
 func New(o Options) (*Server, error) {
 	o = o.withDefaults()
+	accounts, err := newAccounts()
+	if err != nil {
+		return nil, err
+	}
 	c := newCatalog(o.Kinds)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
-		options: o, catalog: c, store: newStore(c, o.History, o.WatchQueue),
-		ctx: ctx, cancel: cancel, live: map[*liveWatch]struct{}{}, open: map[*stream]struct{}{},
+		options: o, catalog: c, store: newStore(c, o.History, o.WatchQueue), accounts: accounts,
+		ctx: ctx, cancel: cancel, live: map[*liveWatch]struct{}{}, open: map[*stream]struct{}{}, ways: map[string]int{},
 	}
 	s.node = &node{server: s, pods: map[key]*sandbox{}}
 	s.counters.changed = make(chan struct{})
-	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
-		if _, err := s.Apply(namespace(name)); err != nil {
-			cancel()
-			return nil, err
-		}
+	if err := s.populate(); err != nil {
+		cancel()
+		return nil, err
 	}
 	return s, nil
+}
+
+// populate makes what every cluster has.
+func (s *Server) populate() error {
+	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
+		if _, err := s.Apply(namespace(name)); err != nil {
+			return err
+		}
+	}
+	if s.options.RBAC {
+		return s.grantDefaults()
+	}
+	return nil
 }
 
 func namespace(name string) Object {
@@ -209,8 +235,11 @@ func (s *Server) serve(c *call) error {
 		return err
 	}
 	c.user = user
-	if s.options.Authorizer != nil && !s.options.Authorizer(user, c.attributes) {
-		return forbidden(user, c.attributes)
+	if c.user, err = s.impersonate(c); err != nil {
+		return err
+	}
+	if err := s.permit(c.user, c.attributes); err != nil {
+		return err
 	}
 	if c.attributes.Resource == "" {
 		return s.serveDiscovery(c)
@@ -220,22 +249,6 @@ func (s *Server) serve(c *call) error {
 
 func health(path string) bool {
 	return path == "/livez" || path == "/readyz" || path == "/healthz"
-}
-
-func (s *Server) authenticate(r *http.Request) (User, error) {
-	if s.options.Authenticator == nil {
-		return User{Name: "system:anonymous", Groups: []string{"system:unauthenticated"}}, nil
-	}
-	token := bearerToken(r)
-	if token == "" {
-		return User{}, unauthorized()
-	}
-	user, err := s.options.Authenticator(r.Context(), token)
-	if err != nil {
-		s.options.Logger.Debug("authentication failed", "path", r.URL.Path, "err", err)
-		return User{}, unauthorized()
-	}
-	return user, nil
 }
 
 // serveResource routes a request about objects of a kind.
@@ -256,6 +269,12 @@ func (s *Server) serveResource(c *call) error {
 	if !acceptsJSON(c.r) {
 		return notAcceptable()
 	}
+	switch {
+	case a.Subresource == "token":
+		return s.serveToken(c, k)
+	case k.review != nil:
+		return s.serveReview(c, k)
+	}
 	switch a.Verb {
 	case "get":
 		return s.serveGet(c.w, c.r, k, a.key(k))
@@ -272,7 +291,10 @@ func (s *Server) serveResource(c *call) error {
 func (a Attributes) fits(k *Kind) bool {
 	switch {
 	case a.Subresource != "":
-		return k.Group == "" && k.Resource == "pods" && a.Namespace != "" && streamer(a.Subresource) != nil
+		return k.Group == "" && a.Namespace != "" &&
+			(k.Resource == "pods" && streamer(a.Subresource) != nil || k.Resource == "serviceaccounts" && a.Subresource == "token")
+	case k.review != nil && a.Name != "":
+		return false
 	case k.Namespaced:
 		return a.Namespace != "" || a.Verb == "list" || a.Verb == "watch" || a.Name == ""
 	default:
@@ -334,7 +356,7 @@ func (s *Server) Apply(o Object) (Object, error) {
 		return nil, err
 	}
 	k := s.catalog.object(o.String("apiVersion"), o.String("kind"))
-	if k == nil {
+	if k == nil || k.review != nil {
 		return nil, badRequest("no matches for kind %q in version %q", o.String("kind"), o.String("apiVersion"))
 	}
 	if err := identify(k, o, o.String("metadata", "namespace")); err != nil {

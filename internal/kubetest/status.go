@@ -94,9 +94,17 @@ func unauthorized() *Status {
 }
 
 // forbidden repeats the API server's wording, whose name and resource come
-// from the request and not from what exists.
-func forbidden(user User, a Attributes) *Status {
+// from the request and not from what exists. A reason is the authorizer's.
+func forbidden(user User, a Attributes, reason string) *Status {
 	text := sanitize(forbiddenText(user, a))
+	if reason != "" {
+		text += ": " + reason
+	}
+	return forbiddenBecause(a, text)
+}
+
+// forbiddenBecause is a refusal in other words, or in none.
+func forbiddenBecause(a Attributes, text string) *Status {
 	if a.Resource == "" {
 		return failure(http.StatusForbidden, "Forbidden", "forbidden: "+text, &StatusDetails{})
 	}

@@ -26,8 +26,8 @@ func streamer(subresource string) func(*Server, *call, *Kind) error {
 	return nil
 }
 
-// stream is one log, exec, attach or port-forward whose client has been told
-// that it runs: the messages to it, and the faults between them.
+// stream is one log, exec, attach or port-forward whose client is told that it
+// runs: the messages to it, and the faults between them.
 type stream struct {
 	// Immutable after open.
 	server *Server
@@ -46,7 +46,7 @@ type stream struct {
 
 // lastWords is how long a stream may take to say how it ended when the server
 // is closed.
-const lastWords = 4 * endGrace
+const lastWords = 2 * endGrace
 
 // newStream makes a stream for a request; open lets it begin.
 func (s *Server) newStream(c *call) *stream {
@@ -58,26 +58,46 @@ func (s *Server) newStream(c *call) *stream {
 
 // open tells the client, by connect, that the stream runs. Without a wire and
 // an error the client was refused and knows it. finish ends it.
-func (st *stream) open(connect func() (wire, error)) (opened bool, err error) {
-	w, err := connect()
+func (st *stream) open(connect connector) (opened bool, err error) {
+	w, err := connect(st.enter)
 	if err != nil || w == nil {
+		st.leave()
 		st.cancel(errGone)
 		st.release()
 		return false, err
 	}
 	st.wire = w
-	st.server.mu.Lock()
-	st.server.open[st] = struct{}{}
-	st.server.mu.Unlock()
-	st.server.counters.open(1)
 	context.AfterFunc(st.ctx, func() { w.expire(time.Now().Add(endGrace)) })
 	return true, nil
 }
 
-// upgradeTo is a connect for a WebSocket.
-func (st *stream) upgradeTo(c *call, h handshake) func() (wire, error) {
-	return func() (wire, error) {
-		ws, err := upgrade(c, h, func() { st.cancel(errGone) })
+// connector tells a client that what it asked for runs, right after it has
+// called running: who hears it may count it, or break it off, at once.
+type connector func(running func()) (wire, error)
+
+// enter counts the stream, and lets it be broken off.
+func (st *stream) enter() {
+	st.server.mu.Lock()
+	st.server.open[st] = struct{}{}
+	st.server.mu.Unlock()
+	st.server.counters.open(1)
+}
+
+// leave takes back what enter did, if it did.
+func (st *stream) leave() {
+	st.server.mu.Lock()
+	_, entered := st.server.open[st]
+	delete(st.server.open, st)
+	st.server.mu.Unlock()
+	if entered {
+		st.server.counters.open(-1)
+	}
+}
+
+// upgradeTo connects by a WebSocket.
+func (st *stream) upgradeTo(c *call, h handshake) connector {
+	return func(running func()) (wire, error) {
+		ws, err := upgrade(c, h, running, func() { st.cancel(errGone) })
 		if ws == nil {
 			return nil, err
 		}
@@ -100,10 +120,7 @@ func (st *stream) finish() {
 	st.cancel(errEnded)
 	st.release()
 	st.wire.close()
-	st.server.mu.Lock()
-	delete(st.server.open, st)
-	st.server.mu.Unlock()
-	st.server.counters.open(-1)
+	st.leave()
 }
 
 // send sends one message and then lets the fault act whose turn it is.
@@ -251,20 +268,6 @@ func containerNames(o Object) (names []string) {
 		}
 	}
 	return names
-}
-
-// mayCreate asks for the second permission that connecting to a pod needs
-// since 1.35: create, beside the get that a GET is.
-func (s *Server) mayCreate(c *call) error {
-	a := c.attributes
-	if s.options.Authorizer == nil || a.Verb == "create" {
-		return nil
-	}
-	a.Verb = "create"
-	if !s.options.Authorizer(c.user, a) {
-		return forbidden(c.user, a)
-	}
-	return nil
 }
 
 func isConflict(err error) bool {

@@ -33,12 +33,12 @@ type wire interface {
 	close()
 }
 
-// liveWatch is a watch whose client has been told that it runs.
+// liveWatch is a watch whose client is told that it runs.
 type liveWatch struct{ cancel context.CancelCauseFunc }
 
 // endGrace is how long a client may take to read what was sent before the end
 // of its watch, once that is decided.
-const endGrace = 250 * time.Millisecond
+const endGrace = 2 * time.Second
 
 // serveWatch serves one watch, by WebSocket if the client wants one, until its
 // timeout, the client or the server ends it.
@@ -63,7 +63,9 @@ func (s *Server) serveWatch(c *call, o *listOptions) error {
 	if err != nil && !errors.As(err, &p.refusal) {
 		return err
 	}
-	p.wire, err = openWire(c, func() { cancel(errGone) })
+	live := &liveWatch{cancel}
+	defer s.leave(live)
+	p.wire, err = openWire(c, func() { s.enter(live) }, func() { cancel(errGone) })
 	if err != nil {
 		return err
 	}
@@ -73,24 +75,27 @@ func (s *Server) serveWatch(c *call, o *listOptions) error {
 	defer p.wire.close()
 	unhand := context.AfterFunc(ctx, func() { p.wire.expire(time.Now().Add(endGrace)) })
 	defer unhand()
-	leave := s.enter(&liveWatch{cancel})
-	defer leave()
 	p.finish(ctx, p.run(ctx))
 	return nil
 }
 
 var errGone = errors.New("the client is gone")
 
-// enter counts a live watch; the result ends that.
-func (s *Server) enter(l *liveWatch) (leave func()) {
+// enter counts a live watch, and lets it be broken off.
+func (s *Server) enter(l *liveWatch) {
 	s.mu.Lock()
 	s.live[l] = struct{}{}
 	s.mu.Unlock()
 	s.counters.live(1)
-	return func() {
-		s.mu.Lock()
-		delete(s.live, l)
-		s.mu.Unlock()
+}
+
+// leave takes back what enter did, if it did.
+func (s *Server) leave(l *liveWatch) {
+	s.mu.Lock()
+	_, entered := s.live[l]
+	delete(s.live, l)
+	s.mu.Unlock()
+	if entered {
 		s.counters.live(-1)
 	}
 }

@@ -69,9 +69,9 @@ type webSocket struct {
 
 // upgrade answers a WebSocket handshake. What it refuses, it refuses as the
 // API server does: with a bare status line, after which it hangs up. Then the
-// result is nil without an error. gone is called when the client ends the
-// WebSocket. The caller closes it.
-func upgrade(c *call, h handshake, gone func()) (*webSocket, error) {
+// result is nil without an error. running is called before the client is told
+// that it has its WebSocket, gone when it ends it. The caller closes it.
+func upgrade(c *call, h handshake, running, gone func()) (*webSocket, error) {
 	conn, rw, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("hijack for a WebSocket: %w", err)
@@ -91,6 +91,7 @@ func upgrade(c *call, h handshake, gone func()) (*webSocket, error) {
 		fmt.Fprintf(out, "Sec-WebSocket-Protocol: %s\r\n", protocol)
 	}
 	fmt.Fprint(out, "\r\n")
+	running()
 	if out.Flush() != nil {
 		conn.Close()
 		return nil, nil //nolint:nilerr // the client is gone; there is nobody to tell

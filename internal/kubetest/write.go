@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -29,13 +30,9 @@ func (s *Server) serveWrite(c *call, k *Kind) error {
 	if k.Namespaced && c.attributes.Namespace == "" {
 		return methodNotAllowed()
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, bodyLimit))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		return tooLarge(bodyLimit)
-	case err != nil:
-		return badRequest("read body: %v", err)
+	body, err := readBody(c)
+	if err != nil {
+		return err
 	}
 	switch c.attributes.Verb {
 	case "create":
@@ -47,6 +44,19 @@ func (s *Server) serveWrite(c *call, k *Kind) error {
 	default:
 		return s.serveDelete(c, k, body)
 	}
+}
+
+// readBody is the body of a request, whole.
+func readBody(c *call) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, bodyLimit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, tooLarge(bodyLimit)
+	case err != nil:
+		return nil, badRequest("read body: %v", err)
+	}
+	return body, nil
 }
 
 func (s *Server) serveCreate(c *call, k *Kind, body []byte) error {
@@ -197,7 +207,7 @@ func (s *Server) serveDelete(c *call, k *Kind, body []byte) error {
 		return err
 	}
 	s.node.collect()
-	if k.Resource == "pods" || k.Resource == "services" || k.Resource == "namespaces" {
+	if slices.Contains([]string{"pods", "services", "namespaces", "serviceaccounts"}, k.Resource) {
 		writeJSON(c.w, c.r, http.StatusOK, last.encoded)
 		return nil
 	}
@@ -242,10 +252,15 @@ func identify(k *Kind, o Object, namespace string) error {
 	if name == "" {
 		return invalid(k.Group, k.Kind, "", requiredValue("metadata.name", "name or generateName is required"))
 	}
-	if !validName(name) {
-		return invalid(k.Group, k.Kind, name, invalidValue("metadata.name", name, nameRule))
+	if k.pathNames && validPathName(name) || validName(name) {
+		return nil
 	}
-	return nil
+	return invalid(k.Group, k.Kind, name, invalidValue("metadata.name", name, nameRule))
+}
+
+// validPathName says whether name can stand between two slashes of a path.
+func validPathName(name string) bool {
+	return name != "." && name != ".." && !strings.ContainsAny(name, "/%")
 }
 
 func settleNamespace(metadata map[string]any, namespace string) error {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -47,6 +48,9 @@ type AnswersTokens struct {
 
 	Expired       string // would be Permitted, but has expired
 	WrongAudience string // would be Permitted, but is made out to somebody else
+
+	// Admin is of a user who may do everything; [AccessAnswers] alone asks for it.
+	Admin string
 }
 
 // AnswersObjects changes the objects of an [AnswersTarget].
@@ -87,6 +91,19 @@ func StreamAnswers(t *testing.T, target AnswersTarget) {
 		{"exec", execAnswers()},
 		{"attach", attachAnswers()},
 		{"port-forward", forwardAnswers()},
+	})
+}
+
+// AccessAnswers is [Answers] for who somebody is and what they may do: service
+// accounts and their tokens, roles and bindings, reviews of access and of tokens,
+// and impersonation. It makes what it needs as the administrator; Objects and
+// Resource are not looked at.
+func AccessAnswers(t *testing.T, target AnswersTarget) {
+	putQuestions(t, target, []answerGroup{
+		{"access review", accessAnswers()},
+		{"permission", permissionAnswers},
+		{"token", tokenAnswers},
+		{"impersonation", impersonationAnswers},
 	})
 }
 
@@ -144,17 +161,26 @@ type got struct {
 // redirects.
 func (a *asker) get(token, path string) got {
 	a.Helper()
-	request, err := http.NewRequestWithContext(a.ctx, http.MethodGet, a.URL+path, nil)
+	return a.send(http.MethodGet, path, "", bearer(token))
+}
+
+// send sends a request with a body, unless that is empty, in JSON.
+func (a *asker) send(method, path, body string, header http.Header) got {
+	a.Helper()
+	request, err := http.NewRequestWithContext(a.ctx, method, a.URL+path, strings.NewReader(body))
 	a.must(err)
-	request.Header = bearer(token)
+	request.Header = header
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	client := http.Client{Transport: a.transport, Timeout: answerTimeout}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	response, err := client.Do(request)
 	a.must(err)
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	a.must(err)
-	return got{response.StatusCode, response.Header, body}
+	return got{response.StatusCode, response.Header, answer}
 }
 
 // getInto asks as the permitted user and decodes the JSON answer, which must be
@@ -176,7 +202,8 @@ type handshake struct {
 	token     string
 	origin    string
 	protocols []string
-	frame     int // longest payload of a frame; messages that are longer go in several
+	header    http.Header // further fields
+	frame     int         // longest payload of a frame; messages that are longer go in several
 }
 
 // longFrame is more than any message of a row has.
@@ -192,6 +219,7 @@ func (a *asker) properly() handshake {
 func (a *asker) dial(say handshake, path string) (*websocket.Conn, got) {
 	a.Helper()
 	header := bearer(say.token)
+	maps.Copy(header, say.header)
 	if say.origin != "" {
 		header.Set("Origin", say.origin)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -65,6 +66,29 @@ func answersTarget(t *testing.T, c *Cluster) AnswersTarget {
 
 func TestAnswersOfARealAPIServer(t *testing.T) {
 	Answers(t, answersTarget(t, Shared(t)))
+}
+
+func TestAccessAnswersOfARealAPIServer(t *testing.T) {
+	c := Shared(t)
+	target := answersTarget(t, c)
+	if err := c.CreateServiceAccount(t.Context(), target.Namespace, "administrator"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Revoke(context.Background(), "", "administrator"); err != nil {
+			t.Error(err)
+		}
+	})
+	admin := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"}
+	if err := c.Bind(t.Context(), "", "administrator", admin, ServiceAccountSubject(target.Namespace, "administrator")); err != nil {
+		t.Fatal(err)
+	}
+	token, err := c.RequestToken(t.Context(), target.Namespace, "administrator", ServiceAccountToken{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.Tokens.Admin = token
+	AccessAnswers(t, target)
 }
 
 func TestStreamAnswersOfARealAPIServer(t *testing.T) {

@@ -10,7 +10,11 @@
 // of the API server that shows what really reaches it. [Answers] is the table of
 // what a Kubernetes API server answers to the requests a gateway makes; it runs
 // against this cluster and against every stand-in for one. [StreamAnswers] is
-// the part of it that needs a node.
+// the part of it that needs a node, [AccessAnswers] that about who may do what.
+//
+// [Cluster.Grant] and [Cluster.Revoke] change what users may do,
+// [Cluster.RequestToken], [Cluster.ShortToken] and [Cluster.IssueCertificate] make
+// credentials of every kind.
 //
 // [Cluster.StartNode] adds a [Node], on which [Cluster.RunPod] runs pods whose
 // containers are processes of this host: without privileges, images or a

@@ -87,8 +87,21 @@ func (c *Cluster) Token(user string, groups ...string) string {
 	return token(c.Issuer(), user, groups...)
 }
 
+// ShortToken is [Cluster.Token] with another lifetime, in whole seconds. The API
+// server keeps the answer about a token for 10 s, so it takes one that it has seen
+// for up to that much longer.
+func (c *Cluster) ShortToken(lifetime time.Duration, user string, groups ...string) string {
+	return mustSign(c.Issuer(), issuer.Claims{
+		Subject: user, Audience: []string{Audience}, Groups: groups, Expiry: time.Now().Add(lifetime),
+	})
+}
+
 func token(from *issuer.Issuer, user string, groups ...string) string {
-	signed, err := from.Sign(issuer.Claims{Subject: user, Audience: []string{Audience}, Groups: groups})
+	return mustSign(from, issuer.Claims{Subject: user, Audience: []string{Audience}, Groups: groups})
+}
+
+func mustSign(from *issuer.Issuer, claims issuer.Claims) string {
+	signed, err := from.Sign(claims)
 	if err != nil {
 		// The claims are plain strings and the key is our own.
 		panic(fmt.Sprintf("kube: sign a token: %v", err))

@@ -63,12 +63,7 @@ func (c *Cluster) CreateNamespace(ctx context.Context, name string) error {
 	if err = unlessThere(err); err != nil {
 		return fmt.Errorf("create namespace %q: %w", name, err)
 	}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: name}}
-	_, err = c.admin.CoreV1().ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{})
-	if err = unlessThere(err); err != nil {
-		return fmt.Errorf("create default service account in %q: %w", name, err)
-	}
-	return nil
+	return c.CreateServiceAccount(ctx, name, "default")
 }
 
 func unlessThere(err error) error {
