@@ -40,18 +40,6 @@ func (c claims) name(claim string) (string, error) {
 	return s, nil
 }
 
-// cleanName reports whether s means the same wherever it is written: no control
-// characters, no line ends, nothing invisible, nothing that was not valid text,
-// and no outer spaces, which HTTP would cut off.
-func cleanName(s string) bool {
-	for _, r := range s {
-		if r == unicode.ReplacementChar || !unicode.IsGraphic(r) {
-			return false
-		}
-	}
-	return s != "" && strings.TrimSpace(s) == s
-}
-
 // names returns the claim as a list of names, which it may also hold as a single
 // string; empty if the token does not have it or has null.
 func (c claims) names(claim string) ([]string, error) {

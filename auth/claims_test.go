@@ -3,6 +3,7 @@ package auth_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -195,9 +196,10 @@ func TestT_A6_TooLongLivesAreRefused(t *testing.T) {
 	}
 }
 
-func TestNamesThatMeanSomethingElseElsewhereAreRefused(t *testing.T) {
+func TestT_B4_NamesThatMeanSomethingElseElsewhereAreRefused(t *testing.T) {
 	s := newSingle(t, func(c *auth.IssuerConfig) {
 		c.UsernameClaim, c.UIDClaim, c.UsernamePrefix, c.GroupsPrefix = "name", "uid", "oidc:", "oidc:"
+		c.ExtraClaims = map[string]string{"example.org/team": "team"}
 	})
 	bad := []string{
 		"", " ", "a\x00b", "a\nb", "a\rb", "a\r\nImpersonate-Group: system:masters", "a\tb", "a\x7f", "a\u0085b", "a\u2028b", "a\u202eb",
@@ -206,7 +208,7 @@ func TestNamesThatMeanSomethingElseElsewhereAreRefused(t *testing.T) {
 	base := func() map[string]any { return map[string]any{"name": "Alice", "uid": "1", "groups": []string{"dev"}} }
 	s.check(t, base(), accepted)
 	for _, value := range bad {
-		for _, claim := range []string{"sub", "name", "uid", "jti", "groups"} {
+		for _, claim := range []string{"sub", "name", "uid", "jti", "groups", "team"} {
 			claims := base()
 			claims[claim] = value
 			s.check(t, claims, invalid)
@@ -239,13 +241,13 @@ func TestWhoTheClaimsName(t *testing.T) {
 	groups := "https://claims.example/roles"
 	expiry := time.Now().Add(time.Hour).Truncate(time.Second)
 	token := s.sign(t, issuer.Claims{
-		Subject: "1234", ID: "token-1", NotBefore: expiry.Add(-2 * time.Hour), Expiry: expiry, Audience: []string{audience, "other"},
+		Subject: "1234", ID: "token-1", Issued: expiry.Add(-time.Hour), NotBefore: expiry.Add(-2 * time.Hour), Expiry: expiry, Audience: []string{audience, "other"},
 		Extra: map[string]any{"login": "alice m\u00fcller", "oid": "abcd", groups: []string{"dev", "a b"}, "groups": []string{"ignored"}},
 	})
 	p := mustAccept(t, s.oidc, token)
 	if p.Authenticator != "oidc" || p.Issuer != firstURL || p.Subject != "1234" || p.UID != "abcd" || p.Username != "u:alice m\u00fcller" ||
 		!slices.Equal(p.Groups, []string{"g:dev", "g:a b"}) || !slices.Equal(p.Audiences, []string{audience, "other"}) ||
-		p.TokenID != "token-1" || p.KeyID != s.issuer.KeyID() || !p.ExpiresAt.Equal(expiry) || !p.NotBefore.Equal(expiry.Add(-2*time.Hour)) ||
+		p.TokenID != "token-1" || p.KeyID != s.issuer.KeyID() || !p.ExpiresAt.Equal(expiry) || !p.NotBefore.Equal(expiry.Add(-2*time.Hour)) || !p.IssuedAt.Equal(expiry.Add(-time.Hour)) || p.Extra != nil || p.ExpiredAt(expiry.Add(-1)) || !p.ExpiredAt(expiry) ||
 		p.Credential().Reveal() != token {
 		t.Errorf("the token names %+v", p)
 	}
@@ -260,6 +262,30 @@ func TestWhoTheClaimsName(t *testing.T) {
 	}
 	for _, bad := range []any{1, true, map[string]any{"a": 1}, []any{"a", nil}, []any{[]string{"a"}}} {
 		s.check(t, map[string]any{"login": "alice", "oid": "1", groups: bad}, invalid)
+	}
+}
+
+func TestExtraClaimsGoToTheCluster(t *testing.T) {
+	s := newSingle(t, func(c *auth.IssuerConfig) {
+		c.ExtraClaims = map[string]string{"example.org/team": "team", "tenant": "https://claims.example/tenant"}
+	})
+	for name, tc := range map[string]struct {
+		extra map[string]any
+		want  map[string][]string
+	}{
+		"none":     {nil, nil},
+		"null":     {map[string]any{"team": json.RawMessage("null")}, nil},
+		"empty":    {map[string]any{"team": []string{}}, nil},
+		"one":      {map[string]any{"team": "a", "other": "b"}, map[string][]string{"example.org/team": {"a"}}},
+		"several":  {map[string]any{"team": []string{"a", "b"}}, map[string][]string{"example.org/team": {"a", "b"}}},
+		"two keys": {map[string]any{"team": "a", "https://claims.example/tenant": "b"}, map[string][]string{"example.org/team": {"a"}, "tenant": {"b"}}},
+	} {
+		if p := s.check(t, tc.extra, accepted); !maps.EqualFunc(p.Extra, tc.want, slices.Equal) {
+			t.Errorf("%s: extra attributes %v", name, p.Extra)
+		}
+	}
+	for _, bad := range []any{1, true, map[string]any{"a": "b"}, []any{"a", nil}} {
+		s.check(t, map[string]any{"team": bad}, invalid)
 	}
 }
 

@@ -40,6 +40,10 @@ type IssuerConfig struct {
 	// UIDClaim is the claim that tells apart two holders of one subject; empty
 	// means that the subject alone does.
 	UIDClaim string
+	// ExtraClaims are the claims, each a string or a list of them, that go to a
+	// cluster as extra attributes of the user, by the attribute's key: lower-case,
+	// and none of Kubernetes' own (k8s.io, kubernetes.io).
+	ExtraClaims map[string]string
 
 	// Algorithms are the accepted ones among [Algorithms]; empty means all.
 	Algorithms []string
@@ -72,6 +76,9 @@ func (c IssuerConfig) check() error {
 	if _, err := parseIssuerURL(c.URL); err != nil {
 		return fmt.Errorf("URL %w", err)
 	}
+	if len(c.URL) > maxIssuerBytes/2 {
+		return fmt.Errorf("URL is longer than %d bytes", maxIssuerBytes/2)
+	}
 	if len(c.Audiences) == 0 || slices.Contains(c.Audiences, "") {
 		return errors.New("at least one audience is required, and none may be empty")
 	}
@@ -86,12 +93,12 @@ func (c IssuerConfig) check() error {
 	if c.MaxLifetime < 0 {
 		return fmt.Errorf("maximum lifetime %v is negative", c.MaxLifetime)
 	}
-	for _, prefix := range []string{c.UsernamePrefix, c.GroupsPrefix} {
-		if prefix != "" && !cleanName(prefix+".") {
-			return fmt.Errorf("prefix %q has characters that names cannot have", prefix)
+	for key, claim := range c.ExtraClaims {
+		if !cleanKey(key) || reservedKey(key) || claim == "" {
+			return fmt.Errorf("extra claim %q as %q: the key must be lower-case, in ASCII and not one of Kubernetes', and the claim not empty", claim, key)
 		}
 	}
-	return nil
+	return checkPrefixes(c.UsernamePrefix, c.GroupsPrefix)
 }
 
 func (c IssuerConfig) transport(override http.RoundTripper) (http.RoundTripper, error) {

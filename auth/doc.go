@@ -1,13 +1,19 @@
 // Package auth turns a caller's credential into a verified Principal.
 //
 // A door hands the values of its `authorization` metadata to [Bearer] and the
-// [Secret] that comes back to an [Authenticator]. All doors share one
-// Authenticator; what it returns travels by [NewContext] and nothing else that
-// a caller sends is ever an identity.
+// [Secret] that comes back to an [Authenticator]. All doors share one: [Tokens],
+// which gives a token of a configured issuer to [OIDC] and any other to
+// [Reviews], that is to a Kubernetes API server. Who comes without a token may
+// have shown a certificate, which [Certificates] verifies. What they return
+// travels by [NewContext] and nothing else that a caller sends is ever an
+// identity.
+//
+// A credential that was good may cease to be: at Principal.ExpiresAt, when a
+// [Rechecker] says so, or when [Revocations] refuse it.
 //
 // Every refusal is a status.Error. Until a signature has verified
 // the only reason is INVALID_TOKEN, so that a forger learns nothing; EXPIRED,
-// AUDIENCE and NOT_YET_VALID are said of genuine tokens only.
+// AUDIENCE and NOT_YET_VALID are said of genuine credentials only.
 package auth
 
 import "context"

@@ -12,8 +12,8 @@ import (
 // use here and now.
 func (i *oidcIssuer) principal(c claims) (*Principal, error) {
 	// The issuer was chosen by the first claim of that name, and none repeats.
-	p := &Principal{Authenticator: "oidc", Issuer: i.config.URL}
-	for _, read := range []func(claims, *Principal) error{i.readAudiences, i.readTimes, i.readIdentity, i.readGroups} {
+	p := &Principal{Authenticator: byOIDC, Issuer: i.config.URL}
+	for _, read := range []func(claims, *Principal) error{i.readAudiences, i.readTimes, i.readIdentity, i.readGroups, i.readExtra} {
 		if err := read(c, p); err != nil {
 			return nil, err
 		}
@@ -51,8 +51,7 @@ func (i *oidcIssuer) readTimes(c claims, p *Principal) (err error) {
 	if p.NotBefore, err = c.time("nbf"); err != nil {
 		return err
 	}
-	issued, err := c.time("iat")
-	if err != nil {
+	if p.IssuedAt, err = c.time("iat"); err != nil {
 		return err
 	}
 	latest := now.Add(i.config.Leeway)
@@ -60,12 +59,16 @@ func (i *oidcIssuer) readTimes(c claims, p *Principal) (err error) {
 	case p.ExpiresAt.IsZero():
 		return claimError("exp", "is required")
 	case !now.Before(p.ExpiresAt):
-		return status.Unauthenticated(sluicev1.Reason_REASON_EXPIRED,
-			"the token expired at %s", p.ExpiresAt.UTC().Format(time.RFC3339))
-	case p.NotBefore.After(latest), issued.After(latest):
+		return expired(p.ExpiresAt)
+	case p.NotBefore.After(latest), p.IssuedAt.After(latest):
 		return status.Unauthenticated(sluicev1.Reason_REASON_NOT_YET_VALID, "the token is not valid yet")
 	}
-	return i.checkLifetime(issued, now, p.ExpiresAt)
+	return i.checkLifetime(p.IssuedAt, now, p.ExpiresAt)
+}
+
+// expired refuses a genuine credential whose time is over.
+func expired(at time.Time) error {
+	return status.Unauthenticated(sluicev1.Reason_REASON_EXPIRED, "the credential expired at %s", at.UTC().Format(time.RFC3339))
 }
 
 func (i *oidcIssuer) checkLifetime(issued, now, expires time.Time) error {
@@ -115,6 +118,24 @@ func (i *oidcIssuer) readGroups(c claims, p *Principal) (err error) {
 	}
 	for n, group := range p.Groups {
 		p.Groups[n] = i.config.GroupsPrefix + group
+	}
+	return nil
+}
+
+// readExtra reads what else is handed on to a cluster. A claim that the token does not have adds nothing.
+func (i *oidcIssuer) readExtra(c claims, p *Principal) error {
+	for key, claim := range i.config.ExtraClaims {
+		values, err := c.names(claim)
+		if err != nil {
+			return err
+		}
+		if len(values) == 0 {
+			continue
+		}
+		if p.Extra == nil {
+			p.Extra = make(map[string][]string, len(i.config.ExtraClaims))
+		}
+		p.Extra[key] = values
 	}
 	return nil
 }

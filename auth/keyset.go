@@ -27,6 +27,10 @@ const (
 	// issuer withdraws stops being accepted.
 	refreshAge = 5 * time.Minute
 
+	// idleAge is when keys that nobody has used for a while are fetched before
+	// they are used again: one that was withdrawn meanwhile serves not even once.
+	idleAge = 2 * refreshAge
+
 	// staleLimit is how long keys are trusted while their issuer is unreachable.
 	staleLimit = 24 * time.Hour
 
@@ -75,6 +79,9 @@ type refresh struct {
 // that is not known. The error says INVALID_TOKEN, or ISSUER_UNAVAILABLE when
 // only the issuer could tell.
 func (s *keySet) verify(ctx context.Context, t *token, verifies scheme) (string, error) {
+	if err := s.freshen(ctx); err != nil {
+		return "", err
+	}
 	candidates := s.candidates(ctx, t)
 	if id, ok := signedBy(candidates, t, verifies); ok {
 		return id, nil
@@ -84,7 +91,7 @@ func (s *keySet) verify(ctx context.Context, t *token, verifies scheme) (string,
 	}
 	failure := s.refresh(ctx)
 	if ctx.Err() != nil {
-		return "", status.From(fmt.Errorf("wait for the keys of issuer %q: %w", s.issuer, ctx.Err()))
+		return "", s.interrupted(ctx)
 	}
 	candidates = s.candidates(ctx, t)
 	if id, ok := signedBy(candidates, t, verifies); ok {
@@ -105,9 +112,8 @@ func signedBy(candidates []publicKey, t *token, verifies scheme) (string, bool) 
 	if err != nil {
 		return "", false
 	}
-	signed := []byte(t.signed)
 	for _, candidate := range candidates {
-		if verifies(candidate.key, signed, signature) {
+		if verifies(candidate.key, t.signed, signature) {
 			return candidate.id, true
 		}
 	}
@@ -135,6 +141,35 @@ func (s *keySet) candidates(ctx context.Context, t *token) []publicKey {
 		}
 	}
 	return found
+}
+
+// freshen waits for a fetch if the keys have lain unused. While the issuer is
+// known to be away it does not: what is known goes on serving without delay.
+func (s *keySet) freshen(ctx context.Context) error {
+	s.mu.Lock()
+	now := s.now()
+	old := !s.fetched.IsZero() && now.Sub(s.fetched) > idleAge
+	if old && now.Sub(s.attempted) > idleAge {
+		s.failure = nil // of a time that says nothing of today
+	}
+	var r *refresh
+	if old && s.failure == nil {
+		r = s.startRefresh(ctx)
+	}
+	s.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return s.interrupted(ctx)
+	}
+}
+
+func (s *keySet) interrupted(ctx context.Context) error {
+	return status.From(fmt.Errorf("wait for the keys of issuer %q: %w", s.issuer, ctx.Err()))
 }
 
 // refresh waits for the fetch under way, or for a new one if the interval

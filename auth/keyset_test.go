@@ -212,6 +212,75 @@ func TestT_A5_AWithdrawnKeyIsForgottenAndAStaleOneDistrusted(t *testing.T) {
 	})
 }
 
+// A key that is withdrawn while nobody comes is not accepted from whoever comes next, not even from those who come while
+// the keys are being fetched.
+func TestT_A5_AKeyWithdrawnWhileNobodyCameServesNotEvenOnce(t *testing.T) {
+	for name, lastFetchFailed := range map[string]bool{"the last fetch went well": false, "the last fetch failed": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSingle(t)
+				old := s.sign(t, issuer.Claims{Expiry: time.Now().Add(72 * time.Hour)})
+				mustAccept(t, s.oidc, old)
+				if err := s.issuer.Rotate(); err != nil {
+					t.Fatal(err)
+				}
+				s.issuer.Forget()
+				<-time.After(3 * time.Hour)
+				if lastFetchFailed {
+					s.web.set(func(w *web) { w.down = true })
+					mustAccept(t, s.oidc, old) // as nobody can say otherwise
+					s.web.set(func(w *web) { w.down = false })
+					<-time.After(3 * time.Hour)
+				}
+				s.web.set(func(w *web) { w.delay = time.Second })
+				var group sync.WaitGroup
+				for range 10 {
+					group.Go(func() {
+						if p, err := authenticate(t, s.oidc, old); status.Reason(err) != sluicev1.Reason_REASON_INVALID_TOKEN {
+							t.Errorf("got %v, %v", p, err)
+						}
+					})
+					<-time.After(50 * time.Millisecond)
+				}
+				group.Wait()
+			})
+		})
+	}
+}
+
+func TestT_A5_AnIssuerThatHangsDelaysNobodyWhoseKeyIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t)
+		known := s.sign(t, issuer.Claims{Expiry: time.Now().Add(72 * time.Hour)})
+		mustAccept(t, s.oidc, known)
+		s.web.set(func(w *web) { w.delay = time.Hour })
+		began := time.Now()
+		every(time.Second, func() bool {
+			asked := time.Now()
+			mustAccept(t, s.oidc, known)
+			if waited := time.Since(asked); waited != 0 {
+				t.Errorf("after %v a known key waited %v", asked.Sub(began), waited)
+			}
+			return time.Since(began) < 30*time.Minute
+		})
+	})
+}
+
+func TestT_A5_WhoWaitsForFreshKeysMayLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t)
+		token := auth.NewSecret(s.sign(t, issuer.Claims{Expiry: time.Now().Add(72 * time.Hour)}))
+		mustAccept(t, s.oidc, token.Reveal())
+		<-time.After(time.Hour)
+		s.web.set(func(w *web) { w.delay = time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if p, err := s.oidc.Authenticate(ctx, token); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("got %v, %v", p, err)
+		}
+	})
+}
+
 func TestT_A5_AnIssuerThatIsDownDelaysOnlyItsOwnUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWeb()

@@ -4,40 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"time"
 
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/status"
 )
-
-// OIDCOption changes an OIDC while it is built.
-type OIDCOption func(*oidcOptions)
-
-type oidcOptions struct {
-	transport http.RoundTripper
-	now       func() time.Time
-	logger    *slog.Logger
-}
-
-// WithTransport reaches all issuers through transport, which then decides whom
-// to trust: an IssuerConfig with a CA is refused. It must honour the context of
-// a request.
-func WithTransport(transport http.RoundTripper) OIDCOption {
-	return func(o *oidcOptions) { o.transport = transport }
-}
-
-// WithClock reads the time from now, which must be safe for concurrent use,
-// instead of time.Now.
-func WithClock(now func() time.Time) OIDCOption {
-	return func(o *oidcOptions) { o.now = now }
-}
-
-// WithLogger logs failures to fetch keys; without it they show only in errors.
-func WithLogger(logger *slog.Logger) OIDCOption {
-	return func(o *oidcOptions) { o.logger = logger }
-}
 
 // OIDC authenticates ID tokens (OpenID Connect Core 1.0 section 2), and access
 // tokens of the same form (RFC 9068), of configured issuers. It follows section
@@ -52,6 +23,7 @@ type OIDC struct {
 type oidcIssuer struct {
 	// Immutable after newOIDCIssuer.
 	config  IssuerConfig
+	host    []byte            // of the issuer's URL
 	schemes map[string]scheme // the allowed algorithms
 	now     func() time.Time
 	source  *published
@@ -61,11 +33,8 @@ type oidcIssuer struct {
 // NewOIDC checks the configuration and returns an authenticator for its issuers.
 // It asks them nothing: keys are fetched when a token first needs them, so an
 // issuer that is down delays only its own users. Close ends it.
-func NewOIDC(issuers []IssuerConfig, opts ...OIDCOption) (*OIDC, error) {
-	options := oidcOptions{now: time.Now, logger: slog.New(slog.DiscardHandler)}
-	for _, opt := range opts {
-		opt(&options)
-	}
+func NewOIDC(issuers []IssuerConfig, opts ...Option) (*OIDC, error) {
+	options := newOptions(opts)
 	if len(issuers) == 0 {
 		return nil, errors.New("no OIDC issuer is configured")
 	}
@@ -106,11 +75,16 @@ func (o *OIDC) Authenticate(ctx context.Context, credential Secret) (*Principal,
 	if !ok {
 		return nil, errInvalid
 	}
+	return o.authenticate(ctx, &t, credential)
+}
+
+// authenticate verifies what parseToken has made of the credential.
+func (o *OIDC) authenticate(ctx context.Context, t *token, credential Secret) (*Principal, error) {
 	issuer := o.issuers[t.issuer]
 	if issuer == nil {
 		return nil, errInvalid
 	}
-	p, err := issuer.authenticate(ctx, &t)
+	p, err := issuer.authenticate(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +92,7 @@ func (o *OIDC) Authenticate(ctx context.Context, credential Secret) (*Principal,
 	return p, nil
 }
 
-func newOIDCIssuer(config IssuerConfig, options oidcOptions) (*oidcIssuer, error) {
+func newOIDCIssuer(config IssuerConfig, options options) (*oidcIssuer, error) {
 	config = config.withDefaults()
 	if err := config.check(); err != nil {
 		return nil, err
@@ -127,7 +101,11 @@ func newOIDCIssuer(config IssuerConfig, options oidcOptions) (*oidcIssuer, error
 	if err != nil {
 		return nil, err
 	}
-	i := &oidcIssuer{config: config, schemes: map[string]scheme{}, now: options.now}
+	address, err := parseIssuerURL(config.URL)
+	if err != nil {
+		return nil, err
+	}
+	i := &oidcIssuer{config: config, host: []byte(address.Hostname()), schemes: map[string]scheme{}, now: options.now}
 	for _, algorithm := range config.Algorithms {
 		i.schemes[algorithm] = schemes[algorithm]
 	}

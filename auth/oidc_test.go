@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -19,9 +20,21 @@ func TestT_A2_AConfigurationThatCannotBeSafeIsRefused(t *testing.T) {
 	if _, err := auth.NewOIDC([]auth.IssuerConfig{config(firstURL), config(firstURL)}); err == nil {
 		t.Error("one issuer twice was accepted")
 	}
+	extra := func(key, claim string) func(*auth.IssuerConfig) {
+		return func(c *auth.IssuerConfig) { c.ExtraClaims = map[string]string{key: claim} }
+	}
 	for name, change := range map[string]func(*auth.IssuerConfig){
 		"no audience":       func(c *auth.IssuerConfig) { c.Audiences = nil },
 		"empty audience":    func(c *auth.IssuerConfig) { c.Audiences = []string{audience, ""} },
+		"long URL":          func(c *auth.IssuerConfig) { c.URL += "/" + strings.Repeat("a", 1000) },
+		"no extra key":      extra("", "team"),
+		"upper extra key":   extra("Team", "team"),
+		"spaced extra key":  extra("a b", "team"),
+		"foreign extra key": extra("\u00e4", "team"),
+		"escaped extra key": extra("a%2fb", "team"),
+		"Kubernetes' own":   extra("authentication.kubernetes.io/pod-name", "team"),
+		"Kubernetes' other": extra("k8s.io/a", "team"),
+		"no extra claim":    extra("team", ""),
 		"no URL":            func(c *auth.IssuerConfig) { c.URL = "" },
 		"plain http":        func(c *auth.IssuerConfig) { c.URL = "http://one.example" },
 		"like loopback":     func(c *auth.IssuerConfig) { c.URL = "http://127.0.0.1.example" },

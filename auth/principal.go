@@ -2,16 +2,24 @@ package auth
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
 	"time"
 )
 
+// The values of Principal.Authenticator.
+const (
+	byOIDC        = "oidc"
+	byReview      = "token_review"
+	byCertificate = "certificate"
+)
+
 // Principal is who a verified credential speaks for. It is immutable once an
 // Authenticator has returned it, and so may be shared between goroutines.
 type Principal struct {
-	// Authenticator is the kind of proof, such as "oidc".
+	// Authenticator is the kind of proof: "oidc", "token_review" or "certificate".
 	Authenticator string
 	// Issuer is who vouches, byte for byte as configured.
 	Issuer string
@@ -23,21 +31,36 @@ type Principal struct {
 	// Username and Groups are how Kubernetes knows the caller, prefixes included.
 	Username string
 	Groups   []string
+	// Extra is what else a cluster is told of the caller when it is
+	// impersonated, by a key in lower case. No key is without values.
+	Extra map[string][]string
 
 	// Audiences is everyone the credential is meant for.
 	Audiences []string
-	// TokenID is the credential's own id (`jti`); empty when it has none.
+	// TokenID is the credential's own id (`jti`, or a certificate's serial
+	// number in hexadecimal digits); empty when it has none.
 	TokenID string
-	// KeyID names the issuer's key that verified; empty when it has no name.
+	// KeyID names the issuer's key that verified (`kid`, or the key identifier
+	// of who signed a certificate in hexadecimal digits); empty when it has no name.
 	KeyID string
 
 	// ExpiresAt is the moment from which the credential proves nothing; no
-	// leeway is meant to be added.
+	// leeway is meant to be added. It is zero when the proof names no end, as
+	// an opaque token does: it then holds for as long as a Rechecker says so.
 	ExpiresAt time.Time
 	// NotBefore is zero when the credential does not say.
 	NotBefore time.Time
+	// IssuedAt is zero when the credential does not say.
+	IssuedAt time.Time
 
 	credential Secret
+	chain      []*x509.Certificate // that proved it, the caller's own first; nil for tokens
+}
+
+// ExpiredAt reports whether the credential proves nothing at that moment, for
+// it names an end and that has come.
+func (p *Principal) ExpiredAt(now time.Time) bool {
+	return !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt)
 }
 
 // Credential returns what the principal was proved with, to pass it on to a

@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// maxIssuerBytes bounds the `iss` that is looked at, as it is written.
+const maxIssuerBytes = 1 << 10
+
 // strict64 refuses the padding and the stray bits by which one value could be
 // written in several ways.
 var strict64 = base64.RawURLEncoding.Strict()
@@ -33,7 +36,8 @@ func parseToken(raw string) (token, bool) {
 	if !base64url(header) || !base64url(payload) || !base64url(t.signature) {
 		return token{}, false
 	}
-	return t, t.readHeader(header) && t.readPayload(payload)
+	ok := t.readHeader(header) && t.readPayload(payload)
+	return t, ok
 }
 
 // base64url reports whether s is of that alphabet; the decoder would skip line ends.
@@ -98,7 +102,7 @@ func (t *token) readPayload(encoded string) bool {
 	}
 	for name, value := range members(t.payload) {
 		if string(name) == `"iss"` {
-			return decodeInto(&t.issuer, value)
+			return len(value) <= maxIssuerBytes && decodeInto(&t.issuer, value)
 		}
 	}
 	return false

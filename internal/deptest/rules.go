@@ -54,7 +54,7 @@ var Rules = []Rule{
 	},
 	{
 		Package: "internal/websocket",
-		Ours:    []string{messages, "internal/status", "internal/data"},
+		Ours:    []string{messages, "internal/status", "internal/data", "internal/nowait"},
 		Others:  []string{codes, "golang.org/x/sys/unix", "github.com/gorilla/websocket"},
 		Because: "it frames bytes of RFC 6455 and knows nothing of channels, clusters or callers",
 	},
@@ -71,6 +71,10 @@ var Rules = []Rule{
 		Because: "it says when a socket can be read and knows nothing of what is in it",
 	},
 	{
+		Package: "internal/nowait",
+		Because: "it makes two system calls and knows nothing of who asks for them",
+	},
+	{
 		Package: "mux",
 		Ours:    []string{messages, "internal/status", "internal/data"},
 		Others:  []string{codes, protobuf},
@@ -84,7 +88,7 @@ var Rules = []Rule{
 	},
 	{
 		Package: "internal/link",
-		Ours:    []string{"mux"},
+		Ours:    []string{"mux", "internal/nowait"},
 		Others:  []string{grpc + "/credentials", grpc + "/encoding", grpc + "/mem"},
 		Because: "it shows the mux's segments and the records of TLS to grpc-go, at either end, and that is all it does",
 	},
