@@ -251,7 +251,7 @@ type output struct {
 // outputs are pooled, so that a process that says nothing keeps none.
 var outputs = sync.Pool{New: func() any { return new(output) }}
 
-// add adds a piece of at most most bytes, which none of the others may exceed either.
+// add adds a piece no longer than most bytes, which none of the others may exceed either.
 func (o *output) add(p data.Piece, most int) {
 	n := len(p.Bytes)
 	if len(o.pieces) > 0 {

@@ -164,7 +164,7 @@ func TestAHostThatIsGoneIsGivenUp(t *testing.T) {
 					t.Errorf("it is not given up: %+v", tcpInfo(t, h.Conn))
 				}
 				h.Close(CodeNormal)
-				_ = <-h.wrote // it fails, if it had begun
+				<-h.wrote // it fails, if it had begun
 			})
 		}
 	}
