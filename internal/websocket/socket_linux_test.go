@@ -164,7 +164,7 @@ func TestAHostThatIsGoneIsGivenUp(t *testing.T) {
 					t.Errorf("it is not given up: %+v", tcpInfo(t, h.Conn))
 				}
 				h.Close(CodeNormal)
-				<-h.wrote // it fails, if it had begun
+				t.Log("the write that waited: ", <-h.wrote) // it fails, if it had begun
 			})
 		}
 	}
