@@ -62,9 +62,9 @@ func forwardMany(t *testing.T, rounds int) {
 	g.serve("exact-web")
 	c := g.alice()
 	ctx := within(t, time.Duration(rounds)*13*time.Second+3*time.Minute)
-	local, ends := g.listen(c)
 	done := progress(t, rounds, "rounds")
 	for round := range rounds {
+		local, ends := g.listen(c) // anew: an address of an earlier round may come again
 		var standing sync.WaitGroup
 		standing.Add(forwards)
 		if err := crowd(forwards, forwards, func(i int) error {
