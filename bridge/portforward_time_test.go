@@ -88,7 +88,7 @@ func TestTimesOfAPortForward(t *testing.T) {
 		},
 		"one direction ends": func(t *testing.T) {
 			f := forwardInTime(t, saysAll(says("hello"), ends(dataStream)))
-			time.Sleep(time.Hour) //nolint:forbidigo // the bubble's
+			elapse(time.Hour)
 			f.stop(nil)
 			f.outcome()
 			if time.Since(f.began) < time.Hour {
@@ -115,7 +115,7 @@ func TestTimesOfAPortForward(t *testing.T) {
 		},
 		"an API server that is silent": func(t *testing.T) {
 			f := forwardInTime(t, saysAll(says("hello")))
-			time.Sleep(20 * time.Second) //nolint:forbidigo // the bubble's
+			elapse(20 * time.Second)
 			f.deaf.Store(true)
 			f.check(t, 40*time.Second, codes.Unavailable, lost, "hello")
 		},
@@ -129,7 +129,7 @@ func TestTimesOfAPortForward(t *testing.T) {
 			f := forwardInTime(t, answersPings(nil))
 			f.awaitOpened(t)
 			_, _ = io.WriteString(f, "what it has not confirmed by anything but the answer to a later ping")
-			time.Sleep(time.Hour + 7*time.Second) //nolint:forbidigo // the bubble's
+			elapse(time.Hour + 7*time.Second)
 			f.deaf.Store(true)
 			f.check(t, time.Hour+25*time.Second, codes.Unavailable, lost, "")
 		},
@@ -193,7 +193,7 @@ func TestAForwardAsksInTimeAndOneAtATime(t *testing.T) {
 			asked <- time.Since(began).Round(time.Second)
 			return len(asked) < 4
 		}))
-		time.Sleep(5 * time.Minute) //nolint:forbidigo // the bubble's
+		elapse(5 * time.Minute)
 		f.stop(nil)
 		f.outcome()
 		synctest.Wait()

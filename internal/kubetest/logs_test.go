@@ -318,7 +318,7 @@ func TestRestartPolicies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(2*restartDelay + restartDelay/2) //nolint:forbidigo // the clock of a bubble
+			<-time.After(2*restartDelay + restartDelay/2)
 			synctest.Wait()
 			if err := s.Close(); err != nil {
 				t.Error(err)
