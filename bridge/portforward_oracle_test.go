@@ -21,7 +21,7 @@ import (
 type forwardStory struct {
 	Says     []int  // what the pod sends at a time, in bytes
 	NodeFin  bool   // the pod half-closes before it ends
-	Hears    bool   // the node ends only when it has heard all that the client sends
+	Hears    bool   // the node ends only when it has heard all that the client sends, answers to its pings too
 	End      string // how the node, or the client, ends it all
 	Sends    []int
 	Closes   bool // the client half-closes
@@ -65,9 +65,11 @@ func (s *forwardStory) node(p *scriptedTunnel) (heard []byte, fin bool) {
 	p.cut = func(n int) int { return 1 + r.IntN(n) }
 	rest := generated(s.Seed, s.Says)
 	_ = p.say(accepts()...)
+	pings := 0 // which are not answered
 	for _, n := range s.Says {
 		frames := []spdy.Frame{&spdy.DataFrame{StreamId: dataStream, Data: rest[:n]}}
 		if r.IntN(4) == 0 {
+			pings++
 			frames = append([]spdy.Frame{&spdy.PingFrame{Id: 2}, &spdy.SettingsFrame{}}, frames...)
 		}
 		rest = rest[n:]
@@ -79,13 +81,16 @@ func (s *forwardStory) node(p *scriptedTunnel) (heard []byte, fin bool) {
 	want := len(generated(0, s.Sends))
 	listen := func() bool {
 		x, ok := <-p.heard
-		if d, is := x.(*spdy.DataFrame); is {
-			heard = append(heard, d.Data...)
-			fin = fin || d.Flags&spdy.DataFlagFin != 0
+		switch x := x.(type) {
+		case *spdy.DataFrame:
+			heard = append(heard, x.Data...)
+			fin = fin || x.Flags&spdy.DataFlagFin != 0
+		case *spdy.PingFrame:
+			pings--
 		}
 		return ok
 	}
-	for s.Hears && (len(heard) < want || s.Closes && !fin) && listen() {
+	for s.Hears && (len(heard) < want || s.Closes && !fin || pings > 0) && listen() {
 	}
 	switch s.End {
 	case "well":
@@ -197,11 +202,11 @@ func (s *forwardStory) check(t *rapid.T, err error) {
 		"lost":   {codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST},
 		"broken": {codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_PROTOCOL},
 	}[s.End]
-	settled := s.NodeFin && s.Closes // there was nothing left to lose
+	settled := s.NodeFin && s.Closes // there was nothing left to lose, and what a node says more than finGrace later is not heard
 	unheard := e != nil && e.Reason == sluicev1.Reason_REASON_RESET && (!s.Hears || !s.Closes && s.Late)
 	switch {
 	case s.End == "well" && err != nil && !unheard, s.End == "left" && !errors.Is(err, context.Canceled):
-	case s.End == "well", s.End == "left", s.End == "lost" && settled && err == nil:
+	case s.End == "well", s.End == "left", settled && err == nil:
 		return
 	case e != nil && e.Code == want.code && e.Reason == want.reason:
 		return

@@ -10,7 +10,7 @@ import (
 )
 
 // tailBytes is how much of each log a failure shows.
-const tailBytes = 6000
+const tailBytes = 3000
 
 var processNames = []string{"etcd", "kube-apiserver", "node"}
 

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -67,7 +68,8 @@ func (p *process) alive() bool {
 // signal sends sig; a child that has ended already is not an error. The pid
 // cannot be a stranger's, because the child is not reaped before done.
 func (p *process) signal(sig os.Signal) error {
-	if err := p.cmd.Process.Signal(sig); err != nil && p.alive() {
+	err := p.cmd.Process.Signal(sig)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) && p.alive() { // it is reaped a moment before done is closed
 		return fmt.Errorf("signal %s (pid %d): %w", p.name, p.pid(), err)
 	}
 	return nil

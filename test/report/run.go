@@ -6,15 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 )
 
-// slowest is how many of the slowest tests the summary names, and slowEnough the least that is worth naming.
 const (
+	// slowest is how many of the slowest tests the summary names, and slowEnough the least that is worth naming.
 	slowest    = 10
 	slowEnough = time.Second
+
+	// complaints is how many lines of what a test itself has said are repeated beside its failure, and complaint how long one may be, in bytes.
+	complaints = 8
+	complaint  = 300
 )
 
 // event is one line of `go test -json`, as documented by `go doc test2json`; the fields read here.
@@ -170,12 +175,32 @@ func (r *run) summarize() {
 	}
 	for _, id := range r.failures {
 		fmt.Fprintf(r.out, "FAILED   %s %s\n", id.pkg, id.name)
+		for _, line := range r.complaints(id) {
+			fmt.Fprintf(r.out, "           %s\n", line)
+		}
 	}
 	passed := 0
 	for _, n := range r.counts {
 		passed += n
 	}
 	fmt.Fprintf(r.out, "%d tests passed, %d skipped, %d failed\n", passed, len(r.skips), len(r.failures))
+}
+
+// said is the first line of what a test says by t.Error, t.Log and the like, and what the race detector says.
+var said = regexp.MustCompile(`^\s*[a-z0-9_]+_test\.go:\d+: |DATA RACE|^panic: |goleak: |^\s*Original traceback `)
+
+// complaints are the last lines that a failed test itself has said, without what it shows of logs: where a reader sees but the end of the output,
+// the reason is there.
+func (r *run) complaints(id testID) []string {
+	var lines []string
+	for _, line := range r.output[id] {
+		if !said.MatchString(line) {
+			continue
+		}
+		line = strings.TrimSpace(line)
+		lines = append(lines, line[:min(len(line), complaint)])
+	}
+	return lines[max(0, len(lines)-complaints):]
 }
 
 func (r *run) printSlow() {

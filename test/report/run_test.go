@@ -48,6 +48,28 @@ func TestReportSeparatesPassedSkippedAndFailed(t *testing.T) {
 	}
 }
 
+// The reason stands at the end, beside the name: whoever shows the output of a failed run may show no more.
+func TestReportRepeatsWhatAFailedTestHasSaid(t *testing.T) {
+	_, out := report(
+		t,
+		`{"Action":"output","Package":"p","Test":"TestBad","Output":"    x_test.go:7: got 1, want 2\n"}`,
+		`{"Action":"output","Package":"p","Test":"TestBad","Output":"        a line of some log\n"}`,
+		`{"Action":"fail","Package":"p","Test":"TestBad","Elapsed":0.1}`,
+		`{"Action":"output","Package":"p","Output":"goleak: Errors on successful test run\n"}`,
+		`{"Action":"fail","Package":"p","Elapsed":3}`,
+		`{"Action":"output","Package":"q","Output":"goleak: found unexpected goroutines\n"}`,
+		`{"Action":"fail","Package":"q","Elapsed":3}`,
+	)
+	for _, want := range []string{
+		"FAILED   p TestBad\n           x_test.go:7: got 1, want 2\n",
+		"FAILED   q \n           goleak: found unexpected goroutines\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+}
+
 func TestReportShowsATestThatNeverEnded(t *testing.T) {
 	r, out := report(
 		t,
