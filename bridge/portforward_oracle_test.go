@@ -65,12 +65,12 @@ func (s *forwardStory) node(p *scriptedTunnel) (heard []byte, fin bool) {
 	p.cut = func(n int) int { return 1 + r.IntN(n) }
 	rest := generated(s.Seed, s.Says)
 	_ = p.say(accepts()...)
-	pings := 0 // which are not answered
+	var asked, answered uint32 // the last ping, and the last answer: not every one has its own
 	for _, n := range s.Says {
 		frames := []spdy.Frame{&spdy.DataFrame{StreamId: dataStream, Data: rest[:n]}}
 		if r.IntN(4) == 0 {
-			pings++
-			frames = append([]spdy.Frame{&spdy.PingFrame{Id: 2}, &spdy.SettingsFrame{}}, frames...)
+			asked += 2
+			frames = append([]spdy.Frame{&spdy.PingFrame{Id: asked}, &spdy.SettingsFrame{}}, frames...)
 		}
 		rest = rest[n:]
 		_ = p.say(frames...)
@@ -86,11 +86,11 @@ func (s *forwardStory) node(p *scriptedTunnel) (heard []byte, fin bool) {
 			heard = append(heard, x.Data...)
 			fin = fin || x.Flags&spdy.DataFlagFin != 0
 		case *spdy.PingFrame:
-			pings--
+			answered = x.Id
 		}
 		return ok
 	}
-	for s.Hears && (len(heard) < want || s.Closes && !fin || pings > 0) && listen() {
+	for s.Hears && (len(heard) < want || s.Closes && !fin || answered < asked) && listen() {
 	}
 	switch s.End {
 	case "well":
