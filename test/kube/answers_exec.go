@@ -350,8 +350,9 @@ func execResizes(a *asker) {
 	p.end().want(a, 0, "", "")
 }
 
+// execInterrupts waits in the shell itself: a program that it starts takes a Ctrl-C between fork and exec by the shell's handler, and is not interrupted.
 func execInterrupts(a *asker) {
-	p := a.exec("stdin=true&stdout=true&tty=true", shell("echo ready; sleep 60; echo not reached")...)
+	p := a.exec("stdin=true&stdout=true&tty=true", shell("echo ready; read -r line; echo not reached")...)
 	p.wantEmpty(stdoutChannel)
 	p.until("ready\r\n")
 	p.send(stdinChannel, "\x03")
