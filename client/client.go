@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -108,6 +109,9 @@ func (c *Client) Done() <-chan struct{} { return c.ctx.Done() }
 
 // Err is why the client is at its end; nil while it is not.
 func (c *Client) Err() error { return context.Cause(c.ctx) }
+
+// closed reports whether the client was closed, rather than refused.
+func (c *Client) closed() bool { return errors.Is(c.Err(), errClosed) }
 
 // open opens a channel in the current session, whose carrier k is. It fails when that has just ended, and if tooLong. A pinned channel stays in its session when another takes over, and keeps that session alive until
 // it is given to unpin.

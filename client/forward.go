@@ -226,8 +226,8 @@ func (f *Forward) awaitEnd() error {
 // lost is the error of a connection that has ended without a word about it.
 func (f *Forward) lost(err error) error {
 	f.ch.release()
-	if e := f.ch.k.c.Err(); e != nil {
-		return e
+	if f.ch.k.c.closed() {
+		return errClosed
 	}
 	return f.ch.gone(err)
 }

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	sluicev1 "github.com/sluice-gateway/sluice/gen/sluice/v1"
 	"github.com/sluice-gateway/sluice/internal/data"
 	"github.com/sluice-gateway/sluice/internal/status"
@@ -233,3 +235,29 @@ func TestOutputIsConsumedOnceItIsWritten(t *testing.T) {
 type writing func(b []byte) (int, error)
 
 func (w writing) Write(b []byte) (int, error) { return w(b) }
+
+// Whoever reads when the client ends is told the same of it, whichever end comes first, the client's or the session's: that the connection is lost,
+// and why, or that the client was closed.
+func TestAForwardTellsARefusedClientFromAClosedOne(t *testing.T) {
+	expired := status.Unauthenticated(sluicev1.Reason_REASON_EXPIRED, "the credential has expired")
+	lost := status.New(codes.Unavailable, sluicev1.Reason_REASON_UPSTREAM_LOST, "")
+	for name, by := range map[string]struct{ end, want error }{"refused": {expired, lost}, "closed": {errClosed, errClosed}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, channels, end := joined(t.Context())
+				defer end()
+				f, err := c.PortForward(t.Context(), PortForwardRequest{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				<-channels
+				c.cancel(by.end)
+				c.current.ses.End(status.From(by.end))
+				_, err = f.Read(make([]byte, 1))
+				if !errors.Is(err, by.want) || !errors.Is(err, by.end) {
+					t.Errorf("%v, want %v because of %v", err, by.want, by.end)
+				}
+			})
+		})
+	}
+}

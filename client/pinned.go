@@ -78,8 +78,8 @@ func (p *pinned) ended(ctx context.Context, err error) error {
 		p.stop("the caller has left")
 		return ctx.Err()
 	}
-	if err := p.k.c.Err(); err != nil {
-		return err
+	if p.k.c.closed() {
+		return errClosed
 	}
 	if !p.Sent() {
 		return err
