@@ -432,8 +432,8 @@ func (r *remote) attach() (*Status, error) {
 	}
 	output.Wait() // what was said before the end is still sent
 	cancel()
+	input.Wait() // and what was typed before it is still read
 	r.stdin.CloseRead()
-	input.Wait()
 	return r.exited(0), nil
 }
 
