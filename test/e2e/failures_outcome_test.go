@@ -285,19 +285,24 @@ func (s *subject) awaitWords(ctx context.Context, words string) error {
 	return nil
 }
 
-// sendInVain sends until that fails.
+// sendInVain sends until that fails. A reset is told once, to whoever asks the socket first: if that is the sending, the reading then finds
+// an end of file, and the reset is why it has ended all the same.
 func (s *subject) sendInVain(ctx context.Context) error {
-	for s.send(0) == nil {
+	var refused error
+	for refused = s.send(0); refused == nil; refused = s.send(0) {
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return fmt.Errorf("it can still be sent to: %w", err)
 		}
+	}
+	if errors.Is(refused, syscall.ECONNRESET) {
+		s.update(func() { s.refused = refused })
 	}
 	return nil
 }
 
 // checkCommand checks how a command has ended, and the connection through it.
 func (d *death) checkCommand(ctx context.Context, s *subject) error {
-	if d.conn != nil && !errors.Is(s.err, d.conn) {
+	if d.conn != nil && !errors.Is(errors.Join(s.err, s.refused), d.conn) {
 		return fmt.Errorf("the connection ended with %w, want %w", s.err, d.conn)
 	}
 	if err := s.awaitWords(ctx, d.says); err != nil {

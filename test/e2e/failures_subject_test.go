@@ -33,6 +33,7 @@ type subject struct {
 	states  []sluicev1.ChannelState_Kind
 	over    bool
 	err     error // why it has ended, if it is over
+	refused error // the reset of its connection, if sending was told of it
 	at      time.Time
 	command *int // the exit code of the command, once it has ended
 }
