@@ -93,7 +93,10 @@ func (p program) plan(ctx context.Context, tools string) (recipe, error) {
 	}
 	r.flags = p.ldflags(r.version)
 	toolchain, err := r.golang(ctx, "env", "GOVERSION", "GOOS", "GOARCH").Output()
-	if err != nil {
+	switch {
+	case ctx.Err() != nil: // and what the command says is that it was killed
+		return r, context.Cause(ctx)
+	case err != nil:
 		return r, fmt.Errorf("ask for the Go version: %w", err)
 	}
 	source, err := sources(r.dir)
